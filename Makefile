@@ -1,0 +1,47 @@
+# make demo: environment, then the whole study on the embedded sample. make test: environment, then the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: help install demo test test-long lint clean
+
+help:
+	@echo "make demo       environment, then the whole study on the embedded sample (output: ./demo_output)"
+	@echo "make test       environment, then the tests"
+	@echo "make test-long  the tests that take minutes"
+	@echo "make lint       the linter"
+	@echo "make install    the environment alone ($(VENV))"
+	@echo "make clean      remove the demo's output and caches (not $(VENV))"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): requirements.txt constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt -c constraints.txt
+	@touch $@
+
+$(DEV_STAMP): requirements-dev.txt $(STAMP)
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python run_pipeline.py --demo
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest -q
+
+test-long: $(DEV_STAMP)
+	$(BIN)/python -m pytest -q -m long
+
+lint: $(DEV_STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+clean:
+	rm -rf demo_output .pytest_cache .ruff_cache

@@ -1,0 +1,309 @@
+"""Every table that one stage hands to the next: its file, its columns, their units; one writer, one reader.
+
+``docs/outputs.md`` is made from the declarations here (``python -m utils.tables > docs/outputs.md``).
+"""
+
+import csv
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.cli import LOSSES, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FLOAT_FORMAT = "%.9g"
+CAVEAT_COLUMN = "caveat"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, kind (``text, int, float, bool``), meaning and unit, and whether cells may be empty."""
+
+    name: str
+    kind: str
+    meaning: str
+    unit: str = ""
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: file name (``{model}`` is the checkpoint's stem), who writes it, its columns and its key.
+
+    Attributes:
+        file: File name in the output folder.
+        command: The command that writes it; named in errors when the file is missing.
+        about: One sentence: what a row is.
+        columns: Declared columns, in order.
+        key: Columns that together name a row once; empty when rows need no key.
+        optional: Names of declared columns that a file may lack altogether.
+        open_ended: Whether further columns are welcome.
+    """
+
+    file: str
+    command: str
+    about: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ("image_id",)
+    optional: tuple[str, ...] = ()
+    open_ended: bool = False
+
+
+IMAGE_ID = Column("image_id", "text", "path relative to the image root, forward slashes; the key of every table")
+CATEGORY = Column("category", "text", "category of the image", nullable=True)
+SUBCATEGORY = Column("subcategory", "text", "subcategory of the image", nullable=True)
+MEMORABILITY = Column("memorability", "float", "memorability score (of --score-column); larger: better remembered")
+SPLIT = Column("split", "text", "train, val or test")
+MODEL = Column("model", "text", "file stem of the checkpoint")
+
+
+def _loss_columns() -> tuple[Column, ...]:
+    return tuple(
+        Column(name, "float", f"reconstruction error by {name}; larger: reconstructed worse") for name in LOSSES
+    )
+
+
+TABLES: dict[str, Table] = {
+    "splits": Table(
+        "splits.csv",
+        "any stage",
+        "Which images train, validate and test: 60/10/30 %, stratified by category, subcategory and score above or below the median.",
+        (IMAGE_ID, CATEGORY, SUBCATEGORY, MEMORABILITY, SPLIT),
+    ),
+    "skipped_images": Table(
+        "skipped_images.csv",
+        "any stage",
+        "Images that a stage left out, and why.",
+        (
+            Column("image_id", "text", "image_id, or the path where there is no id"),
+            Column("reason", "text", "what was wrong with it"),
+            Column("stage", "text", "the script that left it out"),
+        ),
+        key=(),
+    ),
+    "exposures": Table(
+        "exposures_{model}.csv",
+        "python autoencoder_finetune.py",
+        "The loss of each image at its single exposure during fine-tuning, before the step it causes.",
+        (
+            Column("order", "int", "position in the sequence of exposures, from 0"),
+            IMAGE_ID,
+            Column("loss", "float", "training loss of the image at that moment; larger: reconstructed worse"),
+        ),
+    ),
+    "training": Table(
+        "training_{model}.csv",
+        "python autoencoder_finetune.py",
+        "One row per epoch of fine-tuning.",
+        (
+            Column("epoch", "int", "epoch, from 1"),
+            Column("images", "int", "images seen in the epoch"),
+            Column("loss_mean", "float", "mean training loss over the epoch's images"),
+            Column("loss_first_half", "float", "mean loss over the first half of the epoch", nullable=True),
+            Column("loss_second_half", "float", "mean loss over the second half of the epoch", nullable=True),
+        ),
+        key=("epoch",),
+        open_ended=True,
+    ),
+    "test_loss": Table(
+        "test_loss_{model}.csv",
+        "python autoencoder_test.py",
+        "Reconstruction error of each image, by each loss.",
+        (IMAGE_ID, CATEGORY, SUBCATEGORY, MEMORABILITY, *_loss_columns()),
+        optional=LOSSES,
+    ),
+}
+
+
+def output_file(output_path: Path, table: str, model: str | None = None) -> Path:
+    """Return where a table stands in the output folder.
+
+    Args:
+        output_path: The output folder.
+        table: A name in :data:`TABLES`.
+        model: The checkpoint's file stem, for tables that exist once per model.
+    """
+    name = TABLES[table].file
+    if "{model}" in name:
+        if model is None:
+            raise ValueError(f"the table {table} exists once per model; say which")
+        name = name.format(model=model)
+    return Path(output_path) / name
+
+
+def models_with(output_path: Path, table: str) -> list[str]:
+    """Return the sorted stems of the models for which a per-model table exists in the output folder."""
+    before, after = TABLES[table].file.split("{model}")
+    pattern = re.compile(re.escape(before) + "(.+)" + re.escape(after))
+    found = (pattern.fullmatch(path.name) for path in Path(output_path).glob(f"{before}*{after}"))
+    return sorted(match[1] for match in found if match)
+
+
+def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "") -> None:
+    """Check a table against its declaration and write it, atomically.
+
+    UTF-8, header, declared columns first in declared order, rows sorted by ``image_id`` where there is one,
+    floats to 9 significant digits, undefined values as empty cells. Where ``caveat`` is not empty, a last
+    column ``caveat`` repeats it on every row.
+
+    Args:
+        frame: The rows.
+        path: Where to write.
+        table: A name in :data:`TABLES`.
+        caveat: What must be said of every number in it (sample data, random weights).
+
+    Raises:
+        ValueError: If the frame does not fit the declaration (a bug of ours, not of the user).
+    """
+    from utils.runs import atomic_path
+
+    declared = TABLES[table]
+    problem = _problem(frame, declared)
+    if problem:
+        raise ValueError(f"table {table}: {problem}")
+    names = [column.name for column in declared.columns if column.name in frame.columns]
+    frame = frame[names + [name for name in frame.columns if name not in names]]
+    if IMAGE_ID.name in frame.columns:
+        frame = frame.sort_values("image_id", kind="stable")
+    if caveat:
+        frame = frame.drop(columns=CAVEAT_COLUMN, errors="ignore").assign(**{CAVEAT_COLUMN: caveat})
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, encoding="utf-8", lineterminator="\n")
+
+
+def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFrame":
+    """Read a declared table and check it.
+
+    Args:
+        path: The file.
+        table: A name in :data:`TABLES`.
+        command: The command to name when the file is missing, in place of the declared one.
+
+    Returns:
+        The rows; text columns as ``str`` with empty cells as ``""``, numbers as ``float64`` or ``int64``, NaN for
+        empty cells of nullable number columns.
+
+    Raises:
+        UserError: If the file is missing (names the stage that writes it), is not a table, lacks a column,
+            repeats a key, or holds something that is not a number where one belongs.
+    """
+    declared = TABLES[table]
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} is missing. It is written by: {command or declared.command}")
+    frame = read_csv(path, text_columns=[column.name for column in declared.columns if column.kind == "text"])
+    for column in declared.columns:
+        if column.name in frame.columns and column.kind in {"int", "float"}:
+            frame[column.name] = to_numbers(frame[column.name], path, allow_empty=column.nullable)
+    problem = _problem(frame, declared)
+    if problem:
+        raise UserError(f"{path}: {problem}. Delete the file and run again: {command or declared.command}")
+    for column in declared.columns:
+        if column.name in frame.columns and column.kind == "int" and not frame[column.name].isna().any():
+            frame[column.name] = frame[column.name].astype("int64")
+    return frame
+
+
+def read_csv(path: Path, text_columns: Iterable[str] = (), **options: object) -> "pd.DataFrame":
+    """Read any CSV a user may hand over, with one clear message where that fails.
+
+    Args:
+        path: The file.
+        text_columns: Columns kept as text whatever they look like (``007.jpg``, ``NA``).
+        options: Passed to :func:`pandas.read_csv`.
+
+    Raises:
+        UserError: If the file is missing, empty, binary or not a table.
+    """
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path, dtype=dict.fromkeys(text_columns, str), keep_default_na=False, na_values={}, **options)
+    except FileNotFoundError:
+        raise UserError(f"The table {path} does not exist. Check the path.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; a CSV file was expected.") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a CSV table ({error}). Expected UTF-8 text with a header line.") from None
+    return frame
+
+
+def to_numbers(values: "pd.Series", path: Path, allow_empty: bool = False) -> "pd.Series":
+    """Turn a column into numbers, or say which rows are none.
+
+    Args:
+        values: The column as read.
+        path: The file it came from, for the message.
+        allow_empty: Whether empty cells are allowed (they become NaN).
+
+    Raises:
+        UserError: Naming the column, up to three rows (counted as a text editor counts lines) and what they hold.
+    """
+    import numpy as np
+    import pandas as pd
+
+    text = values.astype(str).str.strip()
+    numbers = pd.to_numeric(text.where(text != "", None), errors="coerce").astype("float64")
+    bad = ~np.isfinite(numbers) & ~((text == "") & allow_empty)
+    if bad.any():
+        rows = np.flatnonzero(bad)
+        shown = ", ".join(f"line {row + 2}: '{text.iloc[row]}'" for row in rows[:3])
+        more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+        raise UserError(f"{path}: column {values.name} must hold finite numbers, found {shown}{more}. Correct the file.")
+    return numbers
+
+
+def _problem(frame: "pd.DataFrame", declared: Table) -> str:
+    """Say what is wrong with a frame, or return an empty text."""
+    missing = [c.name for c in declared.columns if c.name not in frame.columns and c.name not in declared.optional]
+    if missing:
+        return f"column {', '.join(missing)} is missing (found: {', '.join(map(str, frame.columns))})"
+    known = {c.name for c in declared.columns} | {CAVEAT_COLUMN}
+    extra = [str(name) for name in frame.columns if name not in known]
+    if extra and not declared.open_ended:
+        return f"unexpected column {', '.join(extra)}"
+    if declared.key and frame.duplicated(list(declared.key)).any():
+        repeated = frame.loc[frame.duplicated(list(declared.key)), list(declared.key)].iloc[0]
+        return f"the row {' / '.join(map(str, repeated))} stands there more than once"
+    for column in declared.columns:
+        if column.name in frame.columns and not column.nullable:
+            empty = frame[column.name].isna() | (frame[column.name].astype(str) == "")
+            if empty.any():
+                return f"column {column.name} is empty in {int(empty.sum())} rows"
+    return ""
+
+
+def describe_tables() -> str:
+    """Return ``docs/outputs.md``: every table, its columns and their units, as Markdown."""
+    lines = [
+        "# Output tables",
+        "",
+        "Made from `utils/tables.py` by `python -m utils.tables > docs/outputs.md`; do not edit by hand.",
+        "",
+        "UTF-8 CSV with a header, sorted by `image_id` where there is one, floats to 9 significant digits, undefined",
+        "values as empty cells. `<model>` is the checkpoint's file stem. A last column `caveat` is there only when the",
+        "numbers come from the embedded sample or from random weights, and says so on every row.",
+    ]
+    for table in TABLES.values():
+        lines += ["", f"## `{table.file.format(model='<model>')}`", "", table.about, "", f"Written by `{table.command}`."]
+        if table.key:
+            lines += ["", f"One row per {', '.join(f'`{name}`' for name in table.key)}."]
+        lines += ["", "| column | kind | unit | meaning |", "|---|---|---|---|"]
+        for column in table.columns:
+            notes = [column.meaning]
+            if column.nullable:
+                notes.append("may be empty")
+            if column.name in table.optional:
+                notes.append("column may be absent")
+            lines.append(f"| `{column.name}` | {column.kind} | {column.unit} | {'; '.join(notes)} |")
+        if table.open_ended:
+            lines += ["", "Further columns may follow."]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(describe_tables(), end="")
