@@ -228,7 +228,7 @@ def find_photograph(package: str, file: str) -> Path:
     if path is None or not path.is_file():
         raise UserError(
             f"The sample is cut from photographs that the package '{package}' ships, but {path or package} "
-            "is not there. Install the requirements again from the package index: python -m pip install --force-reinstall "
+            "is not there. Install it again from the package index: python -m pip install --force-reinstall "
             f"{'scikit-image' if package == 'skimage' else 'scikit-learn'}"
         )
     return path
