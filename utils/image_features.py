@@ -1,0 +1,384 @@
+"""Colour, texture and structure of a photograph as numbers with units (paper: interpretability analysis).
+
+All functions take pixels as (H, W, 3) uint8 arrays in RGB order, or (H, W) uint8 grey arrays, and return
+dictionaries of floats keyed by the names declared in `FEATURES`. A feature that a picture does not have (the
+hue of a grey picture, the co-occurrence correlation of a one-colour picture) is NaN, which the table writes
+as an empty cell; it is never 0.
+
+The paper names families of features, not their settings; every setting is a constant of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+GROUPS = ("colour", "texture", "structure")
+
+MAX_SIDE_PX = 1024
+"""Larger pictures are reduced to this longer side first (MemCat's longest is 800): edge and texture measures
+depend on the size in pixels, and one 50-megapixel photograph must not hold up ten thousand others."""
+
+MIN_SIDE_PX = 3
+"""The Sobel and Canny windows; a picture narrower than this has no structure features."""
+
+MIN_MEAN_CHROMA = 1 / 255
+"""Below one grey level of chroma on average a picture is grey and has no hue."""
+
+MIN_RESULTANT = 1e-4
+"""Below this resultant length hues cancel out (red against cyan) and have neither mean nor spread."""
+
+LAB_BIN_LIGHTNESS, LAB_BIN_CHROMA = 10.0, 16.0
+"""Cell of the LAB histogram behind colour diversity. A and B cells are centred on 0, so that the noise of
+nearly grey pixels around 0 does not fall into four cells."""
+
+GLCM_LEVELS = 256
+GLCM_OFFSETS = ((0, 1), (-1, 1), (-1, 0), (-1, -1))
+"""(row, column) steps of the co-occurrence matrix: distance 1 px at 0, 45, 90 and 135 degrees."""
+
+CANNY_LOW, CANNY_HIGH = 100, 200
+"""Hysteresis thresholds of Canny on the Euclidean 3x3 Sobel magnitude of the 0..255 grey image."""
+
+SOBEL_BIN = 4.0
+"""Width of the histogram cells behind Sobel entropy, in units of the 3x3 Sobel magnitude (0..1442)."""
+
+
+class Feature(NamedTuple):
+    """One feature column: its name, the group that `--features` selects, its unit and what it says."""
+
+    name: str
+    group: str
+    unit: str
+    meaning: str
+
+
+_NO_HUE = "empty where the picture has no hue (mean chroma below 1/255, or hues that cancel out)"
+_NO_GLCM = "256 grey levels, distance 1 px, mean over 0, 45, 90 and 135 degrees"
+
+FEATURES = (
+    Feature("lab_l_mean", "colour", "CIELAB L, 0..100", "mean lightness; larger is lighter"),
+    Feature("lab_l_std", "colour", "CIELAB L", "spread (standard deviation over pixels) of lightness"),
+    Feature("lab_a_mean", "colour", "CIELAB A, -86..98", "mean of A; below 0 green, above red"),
+    Feature("lab_a_std", "colour", "CIELAB A", "spread of A over pixels"),
+    Feature("lab_b_mean", "colour", "CIELAB B, -108..94", "mean of B; below 0 blue, above yellow"),
+    Feature("lab_b_std", "colour", "CIELAB B", "spread of B over pixels"),
+    Feature("hsv_hue_mean", "colour", "degrees, 0..360", f"chroma-weighted circular mean of hue; {_NO_HUE}"),
+    Feature("hsv_hue_std", "colour", "degrees", f"chroma-weighted circular spread of hue; {_NO_HUE}"),
+    Feature("hsv_saturation_mean", "colour", "0..1", "mean HSV saturation; larger is more saturated"),
+    Feature("hsv_saturation_std", "colour", "0..1", "spread of HSV saturation over pixels"),
+    Feature("hsv_value_mean", "colour", "0..1", "mean HSV value; larger is brighter"),
+    Feature("hsv_value_std", "colour", "0..1", "spread of HSV value over pixels"),
+    Feature("chroma_contrast_a", "colour", "CIELAB A", "95th minus 5th percentile of A"),
+    Feature("chroma_contrast_b", "colour", "CIELAB B", "95th minus 5th percentile of B"),
+    Feature(
+        "colourfulness",
+        "colour",
+        "sRGB levels, 0 (grey) to about 200",
+        "Hasler & Suesstrunk (2003), metric M3; larger is more colourful",
+    ),
+    Feature(
+        "colour_diversity",
+        "colour",
+        "bits, 0..11.5",
+        "Shannon entropy of the LAB histogram in cells of 10 (L) x 16 (A) x 16 (B); larger is more colours",
+    ),
+    Feature("grey_entropy", "texture", "bits, 0..8", "Shannon entropy of the 256-level grey histogram"),
+    Feature(
+        "glcm_contrast",
+        "texture",
+        "squared grey levels, 0..65025",
+        f"mean squared difference of neighbours; {_NO_GLCM}; larger is rougher",
+    ),
+    Feature(
+        "glcm_energy",
+        "texture",
+        "0..1",
+        f"root of the sum of squared co-occurrence probabilities; {_NO_GLCM}; larger is more uniform",
+    ),
+    Feature(
+        "glcm_homogeneity",
+        "texture",
+        "0..1",
+        f"mean of 1 / (1 + squared difference of neighbours); {_NO_GLCM}; larger is smoother",
+    ),
+    Feature(
+        "glcm_correlation",
+        "texture",
+        "-1..1",
+        f"correlation of neighbouring grey levels; {_NO_GLCM}; empty for a one-colour picture",
+    ),
+    Feature(
+        "edge_density",
+        "structure",
+        "share of pixels, 0..1",
+        "clutter score: pixels on Canny edges (thresholds 100 and 200); larger is more cluttered",
+    ),
+    Feature(
+        "sobel_entropy",
+        "structure",
+        "bits, 0..8.5",
+        "Shannon entropy of the 3x3 Sobel magnitude in cells of 4; larger is more varied edges",
+    ),
+)
+
+
+def entropy_bits(counts: np.ndarray) -> float:
+    """Shannon entropy of a histogram, in bits; 0 is one value only, log2(cells) is all cells alike.
+
+    Args:
+        counts: non-negative counts or weights, any shape, not all zero.
+    """
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum()) + 0.0  # + 0.0: one cell gives 0, not -0
+
+
+def bounded(rgb: np.ndarray, max_side: int = MAX_SIDE_PX) -> np.ndarray:
+    """Reduce pixels by area averaging to a longer side of `max_side`; smaller pictures pass unchanged."""
+    import cv2
+
+    height, width = rgb.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return rgb
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+
+
+@cache
+def _linear_light() -> np.ndarray:
+    """The sRGB decoding curve (IEC 61966-2-1) for the 256 levels, (1, 256) float32 in [0, 1]."""
+    level = np.arange(256) / 255
+    linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
+    return linear.astype(np.float32)[None]
+
+
+def to_lab(rgb: np.ndarray) -> np.ndarray:
+    """CIELAB (D65) of sRGB pixels: (H, W, 3) uint8 to (H, W, 3) float32, L 0..100, A and B around 0."""
+    import cv2
+
+    # Linear float32, because from uint8 OpenCV returns scaled L and shifted A, B, and from float sRGB it
+    # interpolates the gamma curve so coarsely that L is off by up to 0.19.
+    return cv2.cvtColor(cv2.LUT(rgb, _linear_light()), cv2.COLOR_LRGB2LAB)
+
+
+def to_grey(rgb: np.ndarray) -> np.ndarray:
+    """Grey levels of sRGB pixels by ITU-R BT.601 luma: (H, W, 3) uint8 to (H, W) uint8."""
+    import cv2
+
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+
+
+def circular_hue(hue: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Weighted circular mean and standard deviation of hues, after Hanbury (2003).
+
+    Args:
+        hue: degrees, any shape.
+        weight: non-negative, same shape; chroma here, so that grey pixels, whose hue is noise, do not count.
+
+    Returns:
+        Mean in [0, 360) degrees and circular standard deviation sqrt(-2 ln R) in degrees, R being the
+        resultant length; both NaN where there is no weight or the hues cancel out.
+    """
+    radians = np.deg2rad(hue)
+    total = float(weight.sum(dtype=np.float64))
+    if total <= 0:
+        return np.nan, np.nan
+    x = float((weight * np.cos(radians)).sum(dtype=np.float64)) / total
+    y = float((weight * np.sin(radians)).sum(dtype=np.float64)) / total
+    resultant = min(float(np.hypot(x, y)), 1.0)
+    if resultant < MIN_RESULTANT:
+        return np.nan, np.nan
+    # Single hues end within float32 rounding of R = 1; the root would blow that up to hundredths of a degree.
+    spread = 0.0 if 1 - resultant < 1e-7 else float(np.rad2deg(np.sqrt(-2 * np.log(resultant))))
+    return float(np.rad2deg(np.arctan2(y, x)) % 360), spread
+
+
+def colourfulness(rgb: np.ndarray) -> float:
+    """Colourfulness of Hasler & Suesstrunk (2003), metric M3; 0 for a grey picture, larger is more colourful.
+
+    Args:
+        rgb: (H, W, 3) uint8, sRGB.
+    """
+    import cv2
+
+    red, green, blue = (rgb[..., channel].astype(np.float32) for channel in range(3))
+    opponents = np.stack([red - green, 0.5 * (red + green) - blue], axis=-1)
+    mean, std = cv2.meanStdDev(opponents)
+    return float(np.hypot(*std.ravel()) + 0.3 * np.hypot(*mean.ravel()))
+
+
+def colour_diversity(lab: np.ndarray) -> float:
+    """Shannon entropy (bits) of the LAB histogram in fixed cells; 0 is one colour, larger is more colours.
+
+    Args:
+        lab: (H, W, 3) float32, L 0..100, A and B around 0.
+    """
+    lightness = np.minimum(lab[..., 0] / LAB_BIN_LIGHTNESS, 9.0).astype(np.int32)
+    chroma = np.rint(lab[..., 1:] / LAB_BIN_CHROMA).astype(np.int32) + 8  # -128..128 to 0..16
+    cells = (lightness * 17 + chroma[..., 0]) * 17 + chroma[..., 1]
+    return entropy_bits(np.bincount(cells.ravel(), minlength=10 * 17 * 17))
+
+
+def colour_features(rgb: np.ndarray) -> dict[str, float]:
+    """Colour features of one picture, (H, W, 3) uint8 RGB; names and units in `FEATURES`."""
+    import cv2
+
+    lab = to_lab(rgb)
+    hsv = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # H 0..360, S and V 0..1
+    lab_mean, lab_std = (part.ravel() for part in cv2.meanStdDev(lab))
+    hsv_mean, hsv_std = (part.ravel() for part in cv2.meanStdDev(hsv))
+    chroma = hsv[..., 1] * hsv[..., 2]  # max(R, G, B) - min(R, G, B)
+    hue_mean, hue_std = np.nan, np.nan
+    if chroma.mean(dtype=np.float64) >= MIN_MEAN_CHROMA * (1 - 1e-6):
+        hue_mean, hue_std = circular_hue(hsv[..., 0], chroma)
+    contrast = [float(np.subtract(*np.percentile(lab[..., axis], [95, 5]))) for axis in (1, 2)]
+    return {
+        "lab_l_mean": lab_mean[0],
+        "lab_l_std": lab_std[0],
+        "lab_a_mean": lab_mean[1],
+        "lab_a_std": lab_std[1],
+        "lab_b_mean": lab_mean[2],
+        "lab_b_std": lab_std[2],
+        "hsv_hue_mean": hue_mean,
+        "hsv_hue_std": hue_std,
+        "hsv_saturation_mean": hsv_mean[1],
+        "hsv_saturation_std": hsv_std[1],
+        "hsv_value_mean": hsv_mean[2],
+        "hsv_value_std": hsv_std[2],
+        "chroma_contrast_a": contrast[0],
+        "chroma_contrast_b": contrast[1],
+        "colourfulness": colourfulness(rgb),
+        "colour_diversity": colour_diversity(lab),
+    }
+
+
+def glcm(grey: np.ndarray, offset: tuple[int, int], levels: int = GLCM_LEVELS) -> np.ndarray | None:
+    """Grey-level co-occurrence matrix of one offset, symmetric and summing to 1 (Haralick et al. 1973).
+
+    Args:
+        grey: (H, W) integers in 0..levels-1.
+        offset: (rows, columns) from a pixel to its neighbour; rows grow downwards.
+        levels: number of grey levels.
+
+    Returns:
+        (levels, levels) float64, or None where the picture has no such pair of pixels.
+    """
+    height, width = grey.shape
+    rows, columns = offset
+    if abs(rows) >= height or abs(columns) >= width:
+        return None
+    first = grey[max(0, -rows) : height - max(0, rows), max(0, -columns) : width - max(0, columns)]
+    second = grey[max(0, rows) : height + min(0, rows), max(0, columns) : width + min(0, columns)]
+    pairs = first.astype(np.intp) * levels + second
+    counts = np.bincount(pairs.ravel(), minlength=levels * levels).reshape(levels, levels)
+    return (counts + counts.T) / (2 * pairs.size)
+
+
+def glcm_properties(matrix: np.ndarray) -> tuple[float, float, float, float]:
+    """Contrast, energy, homogeneity and correlation of a co-occurrence matrix, as scikit-image defines them.
+
+    Args:
+        matrix: (levels, levels), symmetric, summing to 1.
+
+    Returns:
+        Contrast in squared levels, energy in (0, 1], homogeneity in (0, 1], correlation in [-1, 1]; the
+        correlation of a single grey level is undefined and NaN (scikit-image returns 1).
+    """
+    grid = np.arange(len(matrix), dtype=np.float64)
+    squared = (grid[:, None] - grid[None, :]) ** 2
+    marginal = matrix.sum(axis=1)
+    mean = marginal @ grid
+    variance = marginal @ (grid - mean) ** 2
+    contrast = float((matrix * squared).sum())
+    energy = float(np.sqrt((matrix * matrix).sum()))
+    homogeneity = float((matrix / (1 + squared)).sum())
+    # Symmetric, so E[(i - j)^2] = 2 var - 2 cov, and the covariance needs no second pass over the matrix.
+    correlation = 1 - contrast / (2 * variance) if variance > 1e-12 else np.nan
+    return contrast, energy, homogeneity, float(correlation)
+
+
+def texture_features(grey: np.ndarray) -> dict[str, float]:
+    """Texture features of one picture, (H, W) uint8; names, units and GLCM settings in `FEATURES`."""
+    matrices = [matrix for offset in GLCM_OFFSETS if (matrix := glcm(grey, offset)) is not None]
+    if matrices:
+        values = np.array([glcm_properties(matrix) for matrix in matrices]).mean(axis=0)
+    else:
+        values = np.full(4, np.nan)  # a single pixel has no neighbours
+    names = ("glcm_contrast", "glcm_energy", "glcm_homogeneity", "glcm_correlation")
+    entropy = entropy_bits(np.bincount(grey.ravel(), minlength=256))
+    return {"grey_entropy": entropy, **dict(zip(names, values.tolist(), strict=True))}
+
+
+def structure_features(grey: np.ndarray) -> dict[str, float]:
+    """Edge density (the paper's clutter score) and Sobel entropy of one picture, (H, W) uint8.
+
+    Both are NaN for a picture narrower than the 3x3 window.
+    """
+    import cv2
+
+    if min(grey.shape) < MIN_SIDE_PX:
+        return {"edge_density": np.nan, "sobel_entropy": np.nan}
+    edges = cv2.Canny(grey, CANNY_LOW, CANNY_HIGH, apertureSize=3, L2gradient=True)
+    across = cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=3)
+    down = cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=3)
+    cells = (cv2.magnitude(across, down) / SOBEL_BIN).astype(np.int32)
+    return {
+        "edge_density": cv2.countNonZero(edges) / grey.size,
+        "sobel_entropy": entropy_bits(np.bincount(cells.ravel())),
+    }
+
+
+def image_features(rgb: np.ndarray, groups: Sequence[str] = GROUPS) -> dict[str, float]:
+    """The features of the chosen groups for one picture, in the order of `FEATURES`.
+
+    Args:
+        rgb: (H, W, 3) uint8 in RGB order, any size; reduced to `MAX_SIDE_PX` where it is larger.
+        groups: any of `GROUPS`.
+
+    Returns:
+        Feature name to value; NaN where undefined.
+
+    Raises:
+        ValueError: for an unknown group or pixels of another shape or type.
+    """
+    unknown = sorted(set(groups) - set(GROUPS))
+    if unknown:
+        raise ValueError(f"unknown feature group {', '.join(unknown)}; choose from {', '.join(GROUPS)}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
+        raise ValueError(f"expected (H, W, 3) uint8 RGB pixels, received {rgb.shape} {rgb.dtype}")
+    rgb = bounded(rgb)
+    grey = to_grey(rgb)
+    compute: dict[str, Callable[[], dict[str, float]]] = {
+        "colour": lambda: colour_features(rgb),
+        "texture": lambda: texture_features(grey),
+        "structure": lambda: structure_features(grey),
+    }
+    found: dict[str, float] = {}
+    for group in GROUPS:
+        if group in groups:
+            found.update(compute[group]())
+    return {name: float(value) for name, value in found.items()}
+
+
+def read_pixels(path: str | Path) -> np.ndarray:
+    """Decode an image file with the project's one decoder, (H, W, 3) uint8 RGB at its own size.
+
+    Raises:
+        ImageError: the file cannot be read as an image.
+    """
+    from utils.memcat import read_rgb
+
+    return np.asarray(read_rgb(path), dtype=np.uint8)
+
+
+def file_features(path: str | Path, groups: Sequence[str] = GROUPS) -> dict[str, float]:
+    """Read one image file and compute its features; made to run in a worker process.
+
+    Raises:
+        ImageError: the file cannot be read as an image.
+    """
+    return image_features(read_pixels(path), groups)
