@@ -1,9 +1,9 @@
 """Pretrained helper networks: LPIPS and style trunks, object detectors, segmenters.
 
 Every network comes from torchvision's weight enums. Files are looked up in ``$TORCH_HOME/hub/checkpoints``
-and downloaded there, with their checksum verified, when missing. With neither a file nor a network, the error
-names the file, the folder, its size and its address. ``weights="random"`` builds the same networks with seeded
-random weights, for demonstrations and tests; callers say so in everything they write.
+and downloaded there, with their checksum verified, when missing. With neither a file nor a network, the
+error names the file, the folder, its size and its address. ``weights="random"`` builds the same networks
+with seeded random weights, for demonstrations and tests; callers say so in everything they write.
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ from __future__ import annotations
 import hashlib
 import http.client
 import importlib.util
-import logging
 import pickle
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.cli import UserError
+from utils.cli import UserError, log
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-log = logging.getLogger(__name__)
 
 # The default argument comes first in each: the heavy network of the paper, then lighter ones.
 TRUNKS = ("vgg16", "alexnet", "squeezenet1_1", "vgg19")
@@ -251,8 +248,8 @@ def _download(url: str, path: Path, size: str) -> None:
         raise UserError(
             f"The pretrained weights {path.name} ({size}) are not in {path.parent} and could not be "
             f"downloaded ({error}). On a machine with a network, download {url} and put it into that folder "
-            "(or set TORCH_HOME to the folder that holds hub/checkpoints). --weights random goes on without it, "
-            "with random weights marked as such in every output."
+            "(or set TORCH_HOME to the folder that holds hub/checkpoints). --weights random goes on without "
+            "it, with random weights marked as such in every output."
         ) from error
 
 
@@ -274,7 +271,7 @@ def _warn_unless_published(path: Path) -> str:
 
 
 def _assign_strictly(network: nn.Module, name: str) -> None:
-    """Give a network without storage the tensors of its file; a missing, extra or misshapen one is an error."""
+    """Give a network without storage the tensors of its file; missing, extra or misshapen is an error."""
     path = _ensure_file(name)
     state = read_weight_file(path, _remedy(name))
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
