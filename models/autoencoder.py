@@ -28,7 +28,9 @@ class EncoderLayer(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.layer = nn.Sequential(
-            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
         )
 
     def forward(self, values: Tensor) -> Tensor:
@@ -43,7 +45,9 @@ class DecoderLayer(nn.Module):
         super().__init__()
         # Not in place: the batch norm's input is also the output of the layer before.
         self.layer = nn.Sequential(
-            nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+            nn.BatchNorm2d(inputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1),
         )
 
     def forward(self, values: Tensor) -> Tensor:

@@ -75,17 +75,35 @@ def positive_float(text: str) -> float:
 
 
 def _data_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--data-dir", type=Path, default=Path("MemCat"), help="folder with the images and the score table")
+    group.add_argument(
+        "--data-dir", type=Path, default=Path("MemCat"), help="folder with the images and the score table"
+    )
     group.add_argument(
         "--scores-csv",
         type=Path,
-        help="score table: MemCat's CSV, a CSV with path,score, or a LaMem split file (found in --data-dir without this flag)",
+        help="score table: MemCat's CSV, a CSV with path,score, or a LaMem split file (default: found in --data-dir)",
     )
-    group.add_argument("--score-column", default=DEFAULT_SCORE_COLUMN, help="column of the table that holds the memorability score")
-    group.add_argument("--sample", action="store_true", help="use the embedded sample (planted scores) in place of --data-dir")
-    group.add_argument("--limit", type=positive_int, metavar="N", help="use only N images, evenly spaced over the sorted list")
     group.add_argument(
-        "--on-error", choices=("skip", "fail"), default="skip", help="what to do with images that are missing or unreadable"
+        "--score-column",
+        default=DEFAULT_SCORE_COLUMN,
+        help="column of the table that holds the memorability score",
+    )
+    group.add_argument(
+        "--sample",
+        action="store_true",
+        help="use the embedded sample (planted scores) in place of --data-dir",
+    )
+    group.add_argument(
+        "--limit",
+        type=positive_int,
+        metavar="N",
+        help="use only N images, evenly spaced over the sorted list",
+    )
+    group.add_argument(
+        "--on-error",
+        choices=("skip", "fail"),
+        default="skip",
+        help="what to do with images that are missing or unreadable",
     )
 
 
@@ -96,19 +114,32 @@ def _output_flags(group: argparse._ArgumentGroup) -> None:
 
 def _models_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--model-names", nargs="+", metavar="NAME", help="checkpoints in the output folder, e.g. mem_vgg_autoencoder.pth"
+        "--model-names",
+        nargs="+",
+        metavar="NAME",
+        help="checkpoints in the output folder, e.g. mem_vgg_autoencoder.pth",
     )
 
 
 def _compute_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--image-size", type=positive_int, default=224, metavar="PX", help="side of the square the networks see")
-    group.add_argument("--workers", type=non_negative_int, default=2, help="workers that read images (0: in the main thread)")
+    group.add_argument(
+        "--image-size",
+        type=positive_int,
+        default=224,
+        metavar="PX",
+        help="side of the square the networks see",
+    )
+    group.add_argument(
+        "--workers", type=non_negative_int, default=2, help="workers that read images (0: in the main thread)"
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.add_argument("--seed", type=non_negative_int, default=0, help="seed of everything drawn at random")
 
 
 def _batch_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--batch-size", type=positive_int, default=8, help="images per pass; does not change the results")
+    group.add_argument(
+        "--batch-size", type=positive_int, default=8, help="images per pass; does not change the results"
+    )
 
 
 def _weights_flags(group: argparse._ArgumentGroup) -> None:
@@ -116,7 +147,7 @@ def _weights_flags(group: argparse._ArgumentGroup) -> None:
         "--weights",
         choices=("pretrained", "random"),
         default="pretrained",
-        help="weights of the helper networks (LPIPS, style, detectors); random is for trying things out and marks every output",
+        help="weights of the helper networks (LPIPS, style, detectors); random is for trials and marks every output",
     )
 
 
@@ -141,7 +172,9 @@ def build_parser(description: str, *groups: str) -> argparse.ArgumentParser:
         A parser to which the script adds its own flags. Abbreviated flags are refused, so that a new flag
         never changes the meaning of somebody's command.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+    )
     for name in groups:
         title, add_flags = _GROUPS[name]
         add_flags(parser.add_argument_group(title))
@@ -202,7 +235,9 @@ def run_script(
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in {"utils", "models"}:
             raise
-        log.error("The package '%s' is not installed. Install what the study needs with: make install", error.name)
+        log.error(
+            "The package '%s' is not installed. Install what the study needs with: make install", error.name
+        )
         raise SystemExit(EXIT_USER_ERROR) from None
     except OSError as error:
         if error.errno not in _DISK_ERRORS:

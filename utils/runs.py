@@ -29,9 +29,18 @@ if TYPE_CHECKING:
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_CAVEAT = "sample data (planted scores)"
 _PACKAGES = (
-    "torch torchvision numpy pandas scipy scikit-image scikit-learn opencv-python-headless pillow captum lpips "
-    "pytorch-msssim matplotlib seaborn"
-).split()
+    *(
+        "torch",
+        "torchvision",
+        "numpy",
+        "pandas",
+        "scipy",
+        "scikit-image",
+        "scikit-learn",
+        "opencv-python-headless",
+    ),
+    *("pillow", "captum", "lpips", "pytorch-msssim", "matplotlib", "seaborn"),
+)
 _CHECKSUM_LIMIT_BYTES = 64 * 2**20
 
 # Whose caveats (sample data, random weights) a stage's results inherit, because it reads their files.
@@ -74,7 +83,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as JSON, atomically; what JSON does not know is written as text."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -88,7 +99,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise UserError(f"Expected a JSON object in {path}, found something else. Delete the file and run the stage again.")
+        raise UserError(
+            f"Expected a JSON object in {path}, found something else. Delete the file and run the stage again."
+        )
     return content
 
 
@@ -105,7 +118,9 @@ def check_writable(folder: Path) -> None:
         UserError: If it is a file, or cannot be created or written to.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"The output path {folder} is a file; a folder is needed. Choose another with --output-path.")
+        raise UserError(
+            f"The output path {folder} is a file; a folder is needed. Choose another with --output-path."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -179,7 +194,9 @@ def resolve_device(name: str) -> "torch.device":
     if kind == "cuda":
         index = int(number) if number else local % max(count, 1)
         if index >= count:
-            raise UserError(f"--device {name} asks for CUDA device {index}, but this machine has {count}. Use --device auto or cpu.")
+            raise UserError(
+                f"--device {name} asks for CUDA device {index}, but this machine has {count}. Use --device auto or cpu."
+            )
         return torch.device("cuda", index)
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps was asked for, but this machine has none. Use --device auto or cpu.")
@@ -192,7 +209,11 @@ def resolve_device(name: str) -> "torch.device":
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(PROJECT_ROOT), *arguments], capture_output=True, text=True, timeout=10, check=False
+            ["git", "-C", str(PROJECT_ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -282,7 +303,7 @@ class Run:
             "status": status,
             "error": str(error) if error else None,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "arguments": {name: value for name, value in sorted(vars(self.args).items())},
+            "arguments": dict(sorted(vars(self.args).items())),
             "seed": getattr(self.args, "seed", None),
             "device": str(self._device) if self._device else None,
             "processes": world_size(),
@@ -350,7 +371,9 @@ class Run:
         self._outputs.append(str(path.relative_to(self.output_path) if inside else path))
         return path
 
-    def write_table(self, frame: "pd.DataFrame", table: str, model: str | None = None, path: Path | None = None) -> Path:
+    def write_table(
+        self, frame: "pd.DataFrame", table: str, model: str | None = None, path: Path | None = None
+    ) -> Path:
         """Write a declared table into the output folder, marked with this run's caveats, and record it.
 
         Args:
@@ -375,7 +398,9 @@ class Run:
         self.add_input(path)
         return frame
 
-    def save_figure(self, figure: "Figure", stem: str, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
+    def save_figure(
+        self, figure: "Figure", stem: str, formats: tuple[str, ...] = ("png", "pdf")
+    ) -> list[Path]:
         """Save a figure as ``<stem>.<format>`` in the output folder, marked with this run's caveats."""
         from utils.figures import save_figure
 

@@ -53,17 +53,22 @@ class Table:
     open_ended: bool = False
 
 
-IMAGE_ID = Column("image_id", "text", "path relative to the image root, forward slashes; the key of every table")
+IMAGE_ID = Column(
+    "image_id", "text", "path relative to the image root, forward slashes; the key of every table"
+)
 CATEGORY = Column("category", "text", "category of the image", nullable=True)
 SUBCATEGORY = Column("subcategory", "text", "subcategory of the image", nullable=True)
-MEMORABILITY = Column("memorability", "float", "memorability score (of --score-column); larger: better remembered")
+MEMORABILITY = Column(
+    "memorability", "float", "memorability score (of --score-column); larger: better remembered"
+)
 SPLIT = Column("split", "text", "train, val or test")
 MODEL = Column("model", "text", "file stem of the checkpoint")
 
 
 def _loss_columns() -> tuple[Column, ...]:
     return tuple(
-        Column(name, "float", f"reconstruction error by {name}; larger: reconstructed worse") for name in LOSSES
+        Column(name, "float", f"reconstruction error by {name}; larger: reconstructed worse")
+        for name in LOSSES
     )
 
 
@@ -222,13 +227,17 @@ def read_csv(path: Path, text_columns: Iterable[str] = (), **options: object) ->
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(text_columns, str), keep_default_na=False, na_values={}, **options)
+        frame = pd.read_csv(
+            path, dtype=dict.fromkeys(text_columns, str), keep_default_na=False, na_values={}, **options
+        )
     except FileNotFoundError:
         raise UserError(f"The table {path} does not exist. Check the path.") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; a CSV file was expected.") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a CSV table ({error}). Expected UTF-8 text with a header line.") from None
+        raise UserError(
+            f"{path} cannot be read as a CSV table ({error}). Expected UTF-8 text with a header line."
+        ) from None
     return frame
 
 
@@ -253,13 +262,17 @@ def to_numbers(values: "pd.Series", path: Path, allow_empty: bool = False) -> "p
         rows = np.flatnonzero(bad)
         shown = ", ".join(f"line {row + 2}: '{text.iloc[row]}'" for row in rows[:3])
         more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
-        raise UserError(f"{path}: column {values.name} must hold finite numbers, found {shown}{more}. Correct the file.")
+        raise UserError(
+            f"{path}: column {values.name} must hold finite numbers, found {shown}{more}. Correct the file."
+        )
     return numbers
 
 
 def _problem(frame: "pd.DataFrame", declared: Table) -> str:
     """Say what is wrong with a frame, or return an empty text."""
-    missing = [c.name for c in declared.columns if c.name not in frame.columns and c.name not in declared.optional]
+    missing = [
+        c.name for c in declared.columns if c.name not in frame.columns and c.name not in declared.optional
+    ]
     if missing:
         return f"column {', '.join(missing)} is missing (found: {', '.join(map(str, frame.columns))})"
     known = {c.name for c in declared.columns} | {CAVEAT_COLUMN}
@@ -289,7 +302,14 @@ def describe_tables() -> str:
         "numbers come from the embedded sample or from random weights, and says so on every row.",
     ]
     for table in TABLES.values():
-        lines += ["", f"## `{table.file.format(model='<model>')}`", "", table.about, "", f"Written by `{table.command}`."]
+        lines += [
+            "",
+            f"## `{table.file.format(model='<model>')}`",
+            "",
+            table.about,
+            "",
+            f"Written by `{table.command}`.",
+        ]
         if table.key:
             lines += ["", f"One row per {', '.join(f'`{name}`' for name in table.key)}."]
         lines += ["", "| column | kind | unit | meaning |", "|---|---|---|---|"]

@@ -1,0 +1,339 @@
+"""The only place that loads or saves weights of ours: autoencoders and MLP heads.
+
+Strict, from ``weights_only=True``: a tensor that is missing, extra or misshapen is an error that names it. (The
+authors' script loads with ``strict=False``, which keeps random weights without a word.)
+"""
+
+import io
+from argparse import Namespace
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+from models.autoencoder import LAYERS_PER_BLOCK, Autoencoder, build_autoencoder
+from utils.cli import BASE_CHECKPOINT, UserError, log
+from utils.runs import atomic_path, file_sha256
+
+FORMAT = "image-memorability 1"
+WHERE_FROM = (
+    f"{BASE_CHECKPOINT} is the VGG16 ImageNet autoencoder of https://github.com/Horizon2333/imagenet-autoencoder "
+    "(its README links the file): save it under that name in this folder, the data folder or the output folder, or name "
+    "it with --pretrained. To try the study without it, add --pretrained none (random weights; every output says so)."
+)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def read_weights_file(path: Path) -> Any:
+    """Read a file of weights without running any code from it.
+
+    Args:
+        path: A file written by ``torch.save``.
+
+    Returns:
+        Its content, on the CPU.
+
+    Raises:
+        UserError: If the file is missing, empty, a web page, cut short, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"The weights file {path} does not exist.")
+    with open(path, "rb") as stream:
+        start = stream.read(512).lstrip().lower()
+    if not start:
+        raise UserError(f"The weights file {path} is empty. Download or train it again.")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")) or b"<html" in start:
+        raise UserError(
+            f"{path} is a web page, not a weights file: the download saved a page. Download the file itself again."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # torch.load fails in many ways; each means that this file is not what it should be
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as a file of weights ({first[:200]}). It may be cut short or of another kind; "
+            "download or train it again."
+        ) from None
+
+
+def write_weights_file(path: Path, content: Mapping[str, Any]) -> None:
+    """Write weights atomically; equal content gives equal bytes."""
+    buffer = io.BytesIO()  # not the path: torch would store the temporary file's name inside
+    torch.save(dict(content), buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    return file_sha256(path)
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Return a weights file's SHA-256; read once per state of the file."""
+    state = path.stat()
+    return _sha256(path.resolve(), state.st_size, state.st_mtime_ns)
+
+
+# ------------------------------------------------------------------------------------------------ state dicts
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], source: Path | str) -> int:
+    """Copy every tensor of ``state`` into ``model``, or say which do not fit.
+
+    Args:
+        model: The freshly built network.
+        state: Its tensors by name.
+        source: Where they come from, for messages.
+
+    Returns:
+        How many tensors arrived: all of them.
+
+    Raises:
+        UserError: Naming up to five missing, unexpected and misshapen tensors.
+    """
+    own = model.state_dict()
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "misshapen": [
+            f"{name} ({tuple(state[name].shape)}, expected {tuple(own[name].shape)})"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    }
+    if any(problems.values()):
+        texts = [
+            f"{len(names)} {kind}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+            for kind, names in problems.items()
+            if names
+        ]
+        raise UserError(
+            f"The weights in {source} do not fit the network ({type(model).__name__}): {'; '.join(texts)}."
+        )
+    model.load_state_dict(state, strict=True)
+    return len(own)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """Find the tensors in a checkpoint: nested or bare, with or without ``module.`` before every name."""
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    is_state = (
+        isinstance(state, Mapping)
+        and state
+        and all(isinstance(value, torch.Tensor) for value in state.values())
+    )
+    if not is_state:
+        found = (
+            ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
+        )
+        raise UserError(
+            f"{path} holds no state dict of tensors (found: {found}). Expected an autoencoder checkpoint."
+        )
+    state = dict(state)
+    consume_prefix_in_state_dict_if_present(state, "module.")
+    return state
+
+
+def _recognise(state: Mapping[str, torch.Tensor], path: Path) -> str:
+    """Tell the architecture from the names of the convolutions."""
+    counts = tuple(
+        sum(
+            1
+            for name in state
+            if name.startswith(f"encoder.conv{block}.") and name.endswith("layer.0.weight")
+        )
+        for block in range(1, 6)
+    )
+    for arch, layers in LAYERS_PER_BLOCK.items():
+        if layers == counts:
+            return arch
+    shown = ", ".join(list(state)[:3])
+    raise UserError(
+        f"{path} is not a checkpoint of the VGG autoencoder: expected encoder and decoder blocks of "
+        f"{', '.join(LAYERS_PER_BLOCK)}, found {len(state)} tensors such as {shown}."
+    )
+
+
+# ------------------------------------------------------------------------------------------------ autoencoders
+
+
+def save_autoencoder(path: Path, model: Autoencoder, **meta: Any) -> None:
+    """Save an autoencoder with what is needed to use it again.
+
+    Args:
+        path: The ``.pth`` file to write.
+        model: The network.
+        meta: Plain values kept beside the weights: ``image_size``, ``caveats`` (list of texts), and the settings
+            it was trained with.
+    """
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    write_weights_file(
+        path, {"format": FORMAT, "kind": "autoencoder", "arch": model.arch, "meta": meta, "state_dict": state}
+    )
+
+
+def load_autoencoder(
+    path: Path, device: torch.device | str = "cpu", image_size: int | None = None, arch: str | None = None
+) -> tuple[Autoencoder, dict[str, Any]]:
+    """Load an autoencoder, ours or the public ImageNet checkpoint, strictly.
+
+    Args:
+        path: The checkpoint.
+        device: Where the network is to live.
+        image_size: The size the images will have; refused if the checkpoint was trained at another.
+        arch: The architecture that is expected; any when left out.
+
+    Returns:
+        The network in eval mode, and its meta: ``stem, path, sha256, arch, image_size`` (None if unknown),
+        ``caveats`` (list of texts) and whatever was saved with it.
+
+    Raises:
+        UserError: If the file is not such a checkpoint, or of another architecture or image size.
+    """
+    path = Path(path)
+    content = read_weights_file(path)
+    state = _state_dict(content, path)
+    found = _recognise(state, path)
+    if arch is not None and arch != found:
+        raise UserError(
+            f"{path} is a {found} autoencoder, but {arch} was asked for. Use --arch {found} or another checkpoint."
+        )
+    saved = dict(content.get("meta", {})) if isinstance(content, Mapping) and "meta" in content else {}
+    meta = {"image_size": None, "caveats": [], **saved, "arch": found, "stem": path.stem, "path": str(path)}
+    if image_size is not None and meta["image_size"] not in (None, image_size):
+        raise UserError(
+            f"{path} was trained on images of {meta['image_size']} px, but --image-size is {image_size}. "
+            f"Use --image-size {meta['image_size']} or another checkpoint."
+        )
+    model = build_autoencoder(found)
+    count = load_strictly(model, state, path)
+    meta["sha256"] = checkpoint_sha256(path)
+    log.info("Loaded %s: %s autoencoder, all %d tensors arrived", path, found, count)
+    return model.to(device).eval(), meta
+
+
+def find_pretrained(given: str, places: list[Path]) -> Path:
+    """Find the checkpoint that fine-tuning starts from.
+
+    Args:
+        given: The value of ``--pretrained``: a path, or a file name looked for in ``places`` too.
+        places: Folders to look in after the current one.
+
+    Raises:
+        UserError: If it is nowhere; says where it comes from and where to put it.
+    """
+    candidates = [Path(given), *(place / Path(given).name for place in places)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    looked = ", ".join(str(path) for path in dict.fromkeys(candidates))
+    raise UserError(f"The pretrained autoencoder was not found (looked for {looked}). {WHERE_FROM}")
+
+
+def list_checkpoints(output_path: Path) -> list[Path]:
+    """Return the autoencoder checkpoints of an output folder, sorted by name (MLP heads and partial files left out)."""
+    paths = Path(output_path).glob("*.pth")
+    return sorted(
+        path for path in paths if not path.name.startswith((".", "mlp_")) and path.name != BASE_CHECKPOINT
+    )
+
+
+def find_models(args: Namespace, several: bool = True) -> list[Path]:
+    """Return the checkpoints a stage is to use.
+
+    Args:
+        args: With ``output_path`` and ``model_names``.
+        several: Whether the stage takes all of them when none is named; else there must be exactly one.
+
+    Raises:
+        UserError: If there is none, a named one is missing, or a choice is needed.
+    """
+    there = list_checkpoints(args.output_path)
+    listed = ", ".join(path.name for path in there) or "none"
+    if args.model_names:
+        named = [
+            args.output_path / (name if name.endswith(".pth") else f"{name}.pth")
+            for name in map(str, args.model_names)
+        ]
+        named = [path if path.exists() else args.output_path / path.name for path in named]
+        missing = [path.name for path in named if not path.is_file()]
+        if missing:
+            raise UserError(
+                f"The checkpoint {', '.join(missing)} is not in {args.output_path}. Checkpoints there: {listed}."
+            )
+        return list(dict.fromkeys(named))
+    if not there:
+        raise UserError(
+            f"There is no autoencoder checkpoint (*.pth) in {args.output_path}. It is written by: "
+            "python autoencoder_finetune.py (add --sample --pretrained none to try it without MemCat and weights)"
+        )
+    if len(there) > 1 and not several:
+        raise UserError(
+            f"There are several checkpoints in {args.output_path}: {listed}. Choose with --model-names."
+        )
+    return there
+
+
+# ------------------------------------------------------------------------------------------------ MLP heads
+
+
+def mlp_file(output_path: Path, model: str) -> Path:
+    """Return where the MLP head for an autoencoder (by its stem) is kept."""
+    return Path(output_path) / f"mlp_{model}.pth"
+
+
+def save_mlp(path: Path, state: Mapping[str, torch.Tensor], **meta: Any) -> None:
+    """Save an MLP head that needs nothing else to be used.
+
+    Args:
+        path: The file, ``mlp_<model>.pth``.
+        state: Its tensors, standardisation included.
+        meta: Plain values: architecture, ``encoder`` (dict with ``stem`` and ``sha256``), ``image_size``,
+            training score distribution, versions, ``caveats``.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    write_weights_file(path, {"format": FORMAT, "kind": "mlp", "meta": meta, "state_dict": tensors})
+
+
+def read_mlp(
+    path: Path, encoder: Mapping[str, Any] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read an MLP head's tensors and meta.
+
+    Args:
+        path: The file, ``mlp_<model>.pth``.
+        encoder: Meta of the autoencoder it is to work on (from :func:`load_autoencoder`); None skips the check.
+
+    Returns:
+        Tensors by name, and the meta that :func:`save_mlp` was given.
+
+    Raises:
+        UserError: If the file is missing or not an MLP head, or was trained on another encoder (naming both).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} is missing. It is written by: python mlp_predict.py --train")
+    content = read_weights_file(path)
+    if not isinstance(content, Mapping) or content.get("kind") != "mlp":
+        raise UserError(
+            f"{path} is not an MLP head of this project. Train one with: python mlp_predict.py --train"
+        )
+    meta = dict(content["meta"])
+    trained_on = meta.get("encoder", {})
+    if encoder is not None and trained_on.get("sha256") != encoder["sha256"]:
+        raise UserError(
+            f"{path} was trained on the encoder {trained_on.get('stem')} (SHA-256 {str(trained_on.get('sha256'))[:12]}), "
+            f"but the encoder at hand is {encoder['stem']} ({encoder['sha256'][:12]}). Use that checkpoint, or train again "
+            "with: python latent_analysis.py --calculate-latents && python mlp_predict.py --train"
+        )
+    return dict(content["state_dict"]), meta
