@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from models.autoencoder import LAYERS_PER_BLOCK, Autoencoder, build_autoencoder
+from models.mlp import MemorabilityMLP
 from utils.cli import BASE_CHECKPOINT, UserError, log
 from utils.runs import atomic_path, file_sha256
 
@@ -337,3 +338,29 @@ def read_mlp(
             "with: python latent_analysis.py --calculate-latents && python mlp_predict.py --train"
         )
     return dict(content["state_dict"]), meta
+
+
+def load_mlp(
+    path: Path, encoder: Mapping[str, Any] | None = None, device: torch.device | str = "cpu"
+) -> tuple[MemorabilityMLP, dict[str, Any]]:
+    """Load an MLP head, strictly, ready to score latent codes.
+
+    Args:
+        path: The file, ``mlp_<model>.pth``.
+        encoder: Meta of the autoencoder it is to work on (from :func:`load_autoencoder`); None skips the check.
+        device: Where the head is to live.
+
+    Returns:
+        The head in eval mode and the meta of :func:`read_mlp`.
+
+    Raises:
+        UserError: See :func:`read_mlp`; or tensors that do not fit the saved architecture.
+    """
+    state, meta = read_mlp(path, encoder)
+    if "architecture" not in meta:
+        raise UserError(
+            f"{path} does not say its architecture. Train it again with: python mlp_predict.py --train"
+        )
+    model = MemorabilityMLP(**meta["architecture"])
+    load_strictly(model, state, path)
+    return model.to(device).eval(), meta

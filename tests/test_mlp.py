@@ -6,6 +6,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.linear_model import LinearRegression, Ridge
 
+from models.checkpoints import load_mlp, save_mlp
 from models.mlp import MemorabilityMLP, build_mlp
 from utils.cli import UserError
 from utils.metrics import bootstrap_spearman
@@ -378,3 +379,49 @@ def test_a_validation_split_of_one_image_is_enough():
     result = train_mlp(latents, scores, train, val[:1], FAST)
     assert np.isnan(result.history[0]["validation_rho"])
     assert np.isfinite(result.best_loss)
+
+
+# ---------------------------------------------------------------------- the saved head
+
+
+def saved_head(path, hidden_sizes=(4,)):
+    model = build_mlp(8, hidden_sizes, seed=2).eval()
+    model.set_standardisation(torch.arange(8.0), torch.full((8,), 2.0), 0.7, 0.1)
+    encoder = {"stem": "mem_vgg_autoencoder", "sha256": "a" * 64}
+    save_mlp(path, model.state_dict(), architecture=model.architecture(), encoder=encoder, image_size=224)
+    return model, encoder
+
+
+def test_a_saved_head_comes_back_whole_and_the_file_depends_on_its_content_alone(tmp_path):
+    model, encoder = saved_head(tmp_path / "mlp_a.pth")
+    saved_head(tmp_path / "mlp_b.pth")
+    assert (tmp_path / "mlp_a.pth").read_bytes() == (tmp_path / "mlp_b.pth").read_bytes()
+    again, meta = load_mlp(tmp_path / "mlp_a.pth", encoder)
+    assert weight_bytes(again) == weight_bytes(model)
+    assert not again.training
+    assert meta["image_size"] == 224
+
+
+def test_a_head_on_another_encoder_is_refused_by_name(tmp_path):
+    saved_head(tmp_path / "mlp_a.pth")
+    with pytest.raises(UserError) as error:
+        load_mlp(tmp_path / "mlp_a.pth", {"stem": "other", "sha256": "b" * 64})
+    message = str(error.value)
+    assert message.startswith(
+        f"{tmp_path / 'mlp_a.pth'} was trained on the encoder mem_vgg_autoencoder (SHA-256 aaaa"
+    )
+    assert "but the encoder at hand is other (bbbb" in message
+    assert "python mlp_predict.py --train" in message
+
+
+def test_a_head_that_does_not_fit_its_own_architecture_names_the_tensors(tmp_path):
+    model, encoder = saved_head(tmp_path / "mlp_a.pth")
+    wrong = build_mlp(8, (4, 2)).architecture()
+    save_mlp(tmp_path / "mlp_a.pth", model.state_dict(), architecture=wrong, encoder=encoder)
+    with pytest.raises(
+        UserError, match=r"do not fit the network \(MemorabilityMLP\): 2 missing: layers\.6\.bias"
+    ):
+        load_mlp(tmp_path / "mlp_a.pth")
+    save_mlp(tmp_path / "mlp_a.pth", model.state_dict(), encoder=encoder)
+    with pytest.raises(UserError, match="does not say its architecture"):
+        load_mlp(tmp_path / "mlp_a.pth")
