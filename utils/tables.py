@@ -64,6 +64,8 @@ MEMORABILITY = Column(
 SPLIT = Column("split", "text", "train, val or test")
 MODEL = Column("model", "text", "file stem of the checkpoint")
 
+_VARIANCES = "variances of the training score"
+
 
 def _loss_columns() -> tuple[Column, ...]:
     return tuple(
@@ -120,6 +122,158 @@ TABLES: dict[str, Table] = {
         "Reconstruction error of each image, by each loss.",
         (IMAGE_ID, CATEGORY, SUBCATEGORY, MEMORABILITY, *_loss_columns()),
         optional=LOSSES,
+    ),
+    "mlp_history": Table(
+        "mlp_history_{model}.csv",
+        "python mlp_predict.py --train",
+        "One row per epoch of training the MLP.",
+        (
+            Column("epoch", "int", "epoch, from 1"),
+            Column(
+                "train_loss", "float", "mean squared error on the training split, with dropout", _VARIANCES
+            ),
+            Column("validation_loss", "float", "mean squared error on the validation split", _VARIANCES),
+            Column("validation_rho", "float", "Spearman's rho on the validation split", nullable=True),
+            Column("best", "bool", "whether this is the epoch whose weights were kept"),
+        ),
+        key=("epoch",),
+    ),
+    "mlp_search": Table(
+        "mlp_search.csv",
+        "python mlp_predict.py --train --search",
+        "One row per setting tried; the validation split alone decides.",
+        (
+            MODEL,
+            Column("hidden_sizes", "text", "width of each hidden layer; 'none' for a linear model"),
+            Column("dropout", "float", "share of hidden units dropped in training"),
+            Column("learning_rate", "float", "of AdamW"),
+            Column("weight_decay", "float", "of AdamW"),
+            Column("batch_size", "int", "images per step"),
+            Column("epochs", "int", "the most epochs"),
+            Column("patience", "int", "epochs without improvement before stopping"),
+            Column("seed", "int", "seed of weights, order and dropout"),
+            Column("best_epoch", "int", "epoch with the smallest validation loss"),
+            Column("validation_loss", "float", "mean squared error on the validation split", _VARIANCES),
+            Column("validation_rho", "float", "Spearman's rho on the validation split", nullable=True),
+            Column("selected", "bool", "whether this setting was chosen"),
+        ),
+        key=("model", "hidden_sizes", "dropout", "learning_rate", "weight_decay"),
+    ),
+    "mlp_metrics": Table(
+        "mlp_metrics.csv",
+        "python mlp_predict.py --evaluate",
+        "How well the test split is predicted, by the MLP and by what it has to beat. AUC and the rest of the above/below "
+        "metrics cut observed and predicted scores at the median of the training scores.",
+        (
+            MODEL,
+            Column(
+                "predictor",
+                "text",
+                "mlp; constant (mean training score); ridge (on the same latents); reconstruction-error and "
+                "distinctiveness (a line each); ridge+error+distinctiveness; noise-ceiling; 'a - b': a difference",
+            ),
+            Column(
+                "metric", "text", "spearman, spearman_within_category, mse, mae, r2, auc, ap, accuracy, ..."
+            ),
+            Column("value", "float", "the metric on the test split", nullable=True),
+            Column("ci_low", "float", "lower end of the 95 % percentile bootstrap interval", nullable=True),
+            Column("ci_high", "float", "upper end of it", nullable=True),
+            Column("p", "float", "p value of a correlation or a difference, two-sided", nullable=True),
+            Column("n", "int", "test images"),
+            Column("resamples", "int", "bootstrap resamples (noise-ceiling: random halves)"),
+            Column("seed", "int", "seed of the resamples"),
+            Column("detail", "text", "what the predictor is: settings, ridge strength, loss", nullable=True),
+            Column("n_splits", "int", "seeded splits the next two columns are over (--n-splits)"),
+            Column("mean_over_splits", "float", "mean of the metric over the splits", nullable=True),
+            Column("sd_over_splits", "float", "standard deviation over the splits (n - 1)", nullable=True),
+        ),
+        key=("model", "predictor", "metric"),
+    ),
+    "mlp_splits": Table(
+        "mlp_splits.csv",
+        "python mlp_predict.py --n-splits K",
+        "The test metrics of each of K seeded splits; split 0 is that of splits.csv.",
+        (
+            MODEL,
+            Column("split_number", "int", "0 for splits.csv, then 1, 2, ..."),
+            Column("split_seed", "int", "seed the split was drawn from"),
+            Column("predictor", "text", "as in mlp_metrics.csv"),
+            Column("metric", "text", "as in mlp_metrics.csv"),
+            Column("value", "float", "the metric on that split's test images", nullable=True),
+            Column("n", "int", "test images"),
+        ),
+        key=("model", "split_number", "predictor", "metric"),
+    ),
+    "mlp_predictions": Table(
+        "mlp_predictions.csv",
+        "python mlp_predict.py --evaluate",
+        "Predicted scores of all images. Only those of the test split say how good the predictor is.",
+        (
+            IMAGE_ID,
+            MODEL,
+            CATEGORY,
+            SUBCATEGORY,
+            SPLIT,
+            MEMORABILITY,
+            Column("prediction", "float", "memorability score predicted by the MLP"),
+            Column("ridge", "float", "memorability score predicted by ridge regression on the same latents"),
+            Column("percentile", "float", "share of training scores below the prediction", "%"),
+        ),
+        key=("image_id", "model"),
+    ),
+    "mlp_calibration": Table(
+        "mlp_calibration.csv",
+        "python mlp_predict.py --evaluate",
+        "Test images in up to ten groups of rising predicted score: what was predicted and what was observed.",
+        (
+            MODEL,
+            Column("group", "int", "1: lowest predicted scores"),
+            Column("n", "int", "images"),
+            Column("predicted_mean", "float", "mean predicted score"),
+            Column("observed_mean", "float", "mean observed score"),
+            Column(
+                "ci_low",
+                "float",
+                "lower end of the 95 % bootstrap interval of the observed mean",
+                nullable=True,
+            ),
+            Column("ci_high", "float", "upper end of it", nullable=True),
+        ),
+        key=("model", "group"),
+    ),
+    "mlp_curves": Table(
+        "mlp_curves.csv",
+        "python mlp_predict.py --evaluate",
+        "ROC and precision-recall curves of the MLP on the test split (above or below the training median).",
+        (
+            MODEL,
+            Column(
+                "curve",
+                "text",
+                "roc (y: true positive rate over x: false positive rate) or pr (y: precision over x: recall)",
+            ),
+            Column("x", "float", "share"),
+            Column("y", "float", "share", nullable=True),
+            Column(
+                "ci_low", "float", "lower end of the pointwise 95 % bootstrap interval of y", nullable=True
+            ),
+            Column("ci_high", "float", "upper end of it", nullable=True),
+        ),
+        key=("model", "curve", "x"),
+    ),
+    "predictions": Table(
+        "predictions.csv",
+        "python mlp_predict.py --predict PATH",
+        "Scores of the pictures that were asked for, the most memorable first.",
+        (
+            Column("path", "text", "the picture, as it was found"),
+            Column("memorability", "float", "predicted memorability score, in units of the training scores"),
+            Column(
+                "percentile", "float", "share of (observed) training scores below it, ties counted half", "%"
+            ),
+            Column("rank", "int", "1: the most memorable; equal scores share the better rank"),
+        ),
+        key=("path",),
     ),
 }
 
