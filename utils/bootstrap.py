@@ -146,7 +146,7 @@ def rank_correlations(x: list[Ranking], y: list[Ranking], counts: np.ndarray) ->
         products[:, :, position] = np.einsum("btn,bn->bt", weighted, ranks)
         ranks *= ranks
         y_spread = np.einsum("bn,bn->b", ranks, counts)
-        spread[:, :, position] = np.sqrt(x_spread) * np.sqrt(y_spread)[:, None]
+        spread[:, :, position] = np.sqrt(x_spread * y_spread[:, None])
     rho = np.full_like(products, np.nan)
     np.divide(products, spread, out=rho, where=spread > 0)
     return np.clip(rho, -1.0, 1.0)

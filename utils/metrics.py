@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -71,8 +71,6 @@ CORRELATION_COLUMNS = [
     "ci_low_within_category",
     "ci_high_within_category",
     "rho_within_subcategory",
-    "ci_low_within_subcategory",
-    "ci_high_within_subcategory",
     "n_within_subcategory",
     "ceiling",
     "rho_over_ceiling",
@@ -160,7 +158,7 @@ def correlations_by_category(
         ValueError: a column is absent, holds infinite values, or no image has a category.
     """
     parts = []
-    for name, part in frame.groupby(category, sort=True):
+    for name, part in frame.groupby(_labels(frame, category), sort=True):
         options = _Options(None, subcategory, tuple(counts), resamples, seed, splits, min_images)
         table = _correlation_table(part, measures, target, options)
         _warn_undefined(part, table, min_images, f" in {name}")
@@ -295,16 +293,25 @@ def _block_statistics(
         values = {"rho": rho, "p": p_value(rho, len(block) - 2), "ci_low": low, "ci_high": high}
         ceilings = [score_ceiling(block, t, options.counts, options.splits, options.seed) for t in targets]
         values["ceiling"] = np.repeat(np.array(ceilings)[:, None], len(measures), axis=1)
-    levels = (("category", options.category, 2), ("subcategory", options.subcategory, MIN_SUBCATEGORY))
-    for name, column, fewest in levels:
-        part = _grouped(block, column, fewest)
-        triple = (empty, empty, empty)
-        if len(part) >= options.min_images:
-            triple = _rho_and_interval(part, targets, measures, column, options)
-        for key, value in zip(("rho", "ci_low", "ci_high"), triple, strict=True):
-            values[f"{key}_within_{name}"] = value
-        values[f"n_within_{name}"] = np.full(empty.shape, len(part))
+    within_names = ("rho_within_category", "ci_low_within_category", "ci_high_within_category")
+    values |= dict.fromkeys((*within_names, "rho_within_subcategory"), empty)
+    alike = _grouped(block, options.category, fewest=2)
+    if len(alike) >= options.min_images:
+        within = _rho_and_interval(alike, targets, measures, options.category, options)
+        values |= dict(zip(within_names, within, strict=True))
+    alike = _grouped(block, options.subcategory, fewest=MIN_SUBCATEGORY)
+    values["n_within_subcategory"] = np.full(empty.shape, len(alike))
+    if len(alike) >= options.min_images:
+        # No interval: drawn with replacement, groups this small repeat images and shift the resampled rho.
+        unsampled = replace(options, resamples=0)
+        rho, *_ = _rho_and_interval(alike, targets, measures, options.subcategory, unsampled)
+        values["rho_within_subcategory"] = rho
     return values
+
+
+def _labels(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Return group labels with empty text, as tables are read, taken for what it is: no label."""
+    return frame[column].where(frame[column] != "")
 
 
 def _grouped(block: pd.DataFrame, column: str | None, fewest: int) -> pd.DataFrame:
@@ -314,9 +321,10 @@ def _grouped(block: pd.DataFrame, column: str | None, fewest: int) -> pd.DataFra
     """
     if column is None or column not in block.columns:
         return block.iloc[:0]
-    sizes = block[column].value_counts()
+    labels = _labels(block, column)
+    sizes = labels.value_counts()
     kept = sizes.index[sizes >= fewest]
-    return block[block[column].isin(kept)] if len(kept) >= 2 else block.iloc[:0]
+    return block[labels.isin(kept)] if len(kept) >= 2 else block.iloc[:0]
 
 
 def _rho_and_interval(

@@ -95,7 +95,9 @@ def bootstrap_spearman(
         resamples: number of bootstrap resamples of the images (pairs stay together).
         seed: seed of the resampling; same seed and n, same resamples.
         groups: (n,) labels; with them rho is the pooled within-group one of `within_group_spearman`, and p
-            has n - groups - 1 degrees of freedom.
+            has n - groups - 1 degrees of freedom. Groups should hold 50 images or more: a resample of a
+            small group repeats images, which lowers its rho (by 0.018 for groups of 20 and rho 0.46, 0.006 for
+            groups of 75), and the interval with it.
 
     Returns:
         A `SpearmanBootstrap`; its fields are numbers for a vector `y` and (k,) arrays for a matrix.
