@@ -15,6 +15,7 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,7 @@ class ShardedResult:
     def _open(shard: Path) -> Any:
         try:
             return np.load(shard, allow_pickle=False)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"The shard {shard} is damaged ({error}). Delete it and run the same command again."
             ) from None
@@ -401,6 +402,11 @@ def run_sharded(
             for number, part in zip(pending, parts, strict=True):
                 finished = _run_shard(part, values, work or _rows_as_loaded, batch_size, on_error, bar)
                 _write_shard(_shard_path(folder, number), *finished)
+    except BrokenProcessPool:
+        raise UserError(
+            f"{name}: a worker process was ended from outside, most often for lack of memory. What was finished is kept; "
+            "run the same command again with fewer --workers."
+        ) from None
     finally:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,172 @@
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from utils.cli import UserError
+from utils.runs import (
+    SAMPLE_CAVEAT,
+    Run,
+    atomic_path,
+    check_writable,
+    file_sha256,
+    resolve_device,
+    seed_everything,
+    write_json,
+)
+from utils.tables import read_table
+
+
+def arguments(output: Path, **more: object) -> Namespace:
+    return Namespace(output_path=output, seed=3, device="cpu", **more)
+
+
+def test_atomic_path_replaces_only_when_all_went_well(tmp_path):
+    target = tmp_path / "deep" / "table.csv"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".csv"
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+
+    def killed_half_way():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        killed_half_way()
+    assert target.read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["table.csv"]
+
+
+def test_check_writable_names_the_folder(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UserError, match="file is a file; a folder is needed"):
+        check_writable(file)
+    with pytest.raises(UserError, match="cannot be written to"):
+        check_writable(file / "below")
+    check_writable(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
+    # Root may write anywhere, so the refusal is provoked where the system would make it.
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("utils.runs.tempfile.TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"cannot be written to \(Permission denied\).*--output-path"):
+        check_writable(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:1", "", "cuda:"])
+def test_unknown_devices_are_refused(name):
+    if name == "cuda:":  # an empty number is read as no number
+        pytest.skip("same as cuda") if torch.cuda.is_available() else None
+    with pytest.raises(UserError, match="--device"):
+        resolve_device(name)
+
+
+def test_a_missing_device_is_an_error_and_no_silent_switch(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="asks for CUDA device 0, but this machine has 0"):
+        resolve_device("cuda")
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_seeding_makes_every_generator_repeat():
+    def draw():
+        return float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002 - the global state is what is tested
+
+    seed_everything(5)
+    first = draw()
+    seed_everything(5)
+    assert draw() == first
+
+
+def test_the_record_says_what_was_done(tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text("a\n1\n")
+    with Run("some_stage", arguments(tmp_path / "out", limit=4)) as run:
+        run.add_input(source)
+        run.add_output(tmp_path / "out" / "result.csv")
+        run.count(images=4, done=3)
+        assert run.device == torch.device("cpu")
+    record = json.loads((tmp_path / "out" / "run_some_stage.json").read_text())
+    assert record["status"] == "complete"
+    assert record["arguments"]["limit"] == 4
+    assert record["seed"] == 3
+    assert record["device"] == "cpu"
+    assert record["counts"] == {"images": 4, "done": 3}
+    assert record["inputs"][str(source)]["sha256"] == file_sha256(source)
+    assert record["outputs"] == ["result.csv"]
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert record["sample"] is False
+    assert record["random_weights"] is False
+    assert record["started"] <= record["ended"]
+
+
+def test_a_failed_run_is_recorded_as_such(tmp_path):
+    with pytest.raises(UserError), Run("some_stage", arguments(tmp_path)):
+        raise UserError("no such thing")
+    record = json.loads((tmp_path / "run_some_stage.json").read_text())
+    assert (record["status"], record["error"]) == ("failed", "no such thing")
+
+
+def test_sample_and_random_weights_are_loud_and_travel_downstream(tmp_path):
+    class FakeDataset:
+        is_sample = True
+
+    with Run("autoencoder_test", arguments(tmp_path)) as run:
+        run.note_sample(FakeDataset())
+        run.note_random("LPIPS")
+        path = run.write_table(
+            pd.DataFrame(
+                {
+                    "epoch": [1],
+                    "images": [2],
+                    "loss_mean": [0.5],
+                    "loss_first_half": [0.5],
+                    "loss_second_half": [0.5],
+                }
+            ),
+            "training",
+            "m",
+        )
+    assert set(read_table(path, "training")["caveat"]) == {f"random weights: LPIPS; {SAMPLE_CAVEAT}"}
+    record = json.loads((tmp_path / "run_autoencoder_test.json").read_text())
+    assert record["sample"] is True
+    assert record["random_weights"] is True
+    with Run("autoencoder_evaluation", arguments(tmp_path)) as run:
+        assert "random weights: LPIPS" in run.caveat
+        assert SAMPLE_CAVEAT in run.caveat
+    with Run("autoencoder_finetune", arguments(tmp_path)) as run:
+        assert run.caveat == ""
+
+
+def test_skipped_images_are_kept_per_stage(tmp_path):
+    for stage, rows in (
+        ("one", [("a.jpg", "empty")]),
+        ("two", [("b.jpg", "cut short")]),
+        ("one", [("c.jpg", "gone")]),
+    ):
+        with Run(stage, arguments(tmp_path)) as run:
+            run.report_skipped(rows)
+    table = read_table(tmp_path / "skipped_images.csv", "skipped_images")
+    assert sorted(zip(table["image_id"], table["stage"], strict=True)) == [("b.jpg", "two"), ("c.jpg", "one")]
+
+
+def test_write_json_is_atomic_and_readable(tmp_path):
+    write_json(tmp_path / "x.json", {"path": Path("a/b"), "ü": 1})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {
+        "path": os.path.join("a", "b"),
+        "ü": 1,
+    }
