@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+from utils.cli import log
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 CATEGORIES = {"animal": ("bear", "cat"), "food": ("cake", "soup")}
@@ -19,6 +22,15 @@ def memcat_table_path() -> Path:
     """Where the real MemCat table is, if anywhere: $MEMCAT_TABLE, or ../shared/data beside the project."""
     given = os.environ.get("MEMCAT_TABLE")
     return Path(given) if given else PROJECT_ROOT.parent / "shared" / "data" / "memcat_image_data.csv"
+
+
+@pytest.fixture(autouse=True)
+def _log_as_in_a_library() -> Iterator[None]:
+    """Give every test the log as it is before any script set it up, so that caplog sees it."""
+    handlers, propagate, level = list(log.handlers), log.propagate, log.level
+    log.propagate = True
+    yield
+    log.handlers[:], log.propagate, log.level = handlers, propagate, level
 
 
 @pytest.fixture(scope="session")
@@ -67,19 +79,8 @@ def write_memcat(folder: Path, per_subcategory: int = 3, side: int = 70) -> Path
                         responses,
                     )
                 )
-    columns = [
-        "image_file",
-        "category",
-        "subcategory",
-        "current_height",
-        "current_width",
-        "source",
-        "searched_label",
-        "resize_factor",
-        "H",
-        "FA",
-        "n_resp",
-    ]
+    columns = ["image_file", "category", "subcategory", "current_height", "current_width", "source"]
+    columns += ["searched_label", "resize_factor", "H", "FA", "n_resp"]
     table = pd.DataFrame(rows, columns=columns)
     table["memorability_wo_fa_correction"] = table["H"] / table["n_resp"]
     table["memorability_w_fa_correction"] = (table["H"] - table["FA"]) / table["n_resp"]

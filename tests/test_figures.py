@@ -56,7 +56,6 @@ def test_shortening_keeps_both_ends(length):
 
 def test_without_a_display_the_place_is_said(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(figures, "has_display", lambda: False)
-    figures.log.propagate = True
     with caplog.at_level("INFO", logger="memorability"):
         show_or_say([tmp_path / "a.png"])
     assert "no display here" in caplog.text

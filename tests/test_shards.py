@@ -152,9 +152,6 @@ def test_unfinished_shards_of_other_settings_are_never_mixed_in(images, tmp_path
     with pytest.raises(KeyboardInterrupt):
         run(images, Work(6), tmp_path)
     work = Work()
-    from utils.cli import log
-
-    log.propagate = True
     result = run(images, work, tmp_path, settings={"a": 2})
     assert "other settings (a: 1 -> 2)" in caplog.text
     assert sum(map(len, work.batches)) == 19
