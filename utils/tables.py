@@ -74,6 +74,25 @@ def _loss_columns() -> tuple[Column, ...]:
     )
 
 
+def _region_columns(name: str, region: str) -> tuple[Column, ...]:
+    return (
+        Column(
+            f"share_inside_{name}",
+            "float",
+            f"share of the absolute attribution inside {region}; empty where there is none or nobody looked",
+            "share, 0..1",
+            nullable=True,
+        ),
+        Column(
+            f"area_{name}",
+            "float",
+            f"share of the picture's crop covered by {region}, which is what an even map would put there; 0 where there is none",
+            "share, 0..1",
+            nullable=True,
+        ),
+    )
+
+
 TABLES: dict[str, Table] = {
     "splits": Table(
         "splits.csv",
@@ -274,6 +293,74 @@ TABLES: dict[str, Table] = {
             Column("rank", "int", "1: the most memorable; equal scores share the better rank"),
         ),
         key=("path",),
+    ),
+    "ig": Table(
+        "ig_{model}.csv",
+        "python model_interpretation_IG.py --save",
+        "Integrated Gradients of the predicted memorability score, one row per image. Row i belongs to the map ig_<model>.npy[i] "
+        "(float16, one value per pixel: attribution summed over the colour channels, times the number of pixels, so that the mean "
+        "of a map is attribution_sum). Columns on objects and foreground are empty until python feature_analysis.py "
+        "--calculate-features, or --detect, has looked for them.",
+        (
+            IMAGE_ID,
+            CATEGORY,
+            SUBCATEGORY,
+            SPLIT,
+            MEMORABILITY,
+            Column("prediction", "float", "predicted memorability score of the image", "score"),
+            Column("baseline_prediction", "float", "predicted memorability score of the baseline", "score"),
+            Column("attribution_sum", "float", "sum of the attributions over all pixels", "score"),
+            Column(
+                "convergence_delta",
+                "float",
+                "attribution_sum - (prediction - baseline_prediction); 0 for an exact integral; with --smooth, on average over "
+                "the noisy copies",
+                "score",
+            ),
+            Column("converged", "bool", "whether the delta is within the tolerance"),
+            Column("steps", "int", "steps of the integral, after any doubling"),
+            Column(
+                "positive_share",
+                "float",
+                "share of the absolute attribution that raises the prediction; 0.5: balanced",
+                "share, 0..1",
+                nullable=True,
+            ),
+            Column(
+                "concentration",
+                "float",
+                "Gini coefficient of the absolute attribution over pixels; larger: fewer pixels carry the prediction",
+                "0..1",
+                nullable=True,
+            ),
+            Column(
+                "centre_distance",
+                "float",
+                "mean distance of the absolute attribution from the image's centre; 0.54 if it is even, larger: further out",
+                "half diagonals, 0..1",
+                nullable=True,
+            ),
+            *_region_columns("objects", "all detected objects (their boxes together)"),
+            *_region_columns("largest_object", "the box of the largest detected object"),
+            *_region_columns("foreground", "all segments but background"),
+        ),
+    ),
+    "ig_checks": Table(
+        "ig_checks.csv",
+        "python model_interpretation_IG.py --save --check",
+        "Whether the attributions can be trusted, on a few images. randomisation, randomisation_absolute: Spearman's rho over pixels "
+        "(signed, absolute) between the true map and that of a network whose weights were shuffled from the output down to a level; "
+        "level '0 none' has the true weights and half the steps. deletion, insertion: predicted score after a share (level) of the "
+        "patches was replaced by the baseline, or put onto it, from most to least in favour; 'area' is the mean along the way.",
+        (
+            IMAGE_ID,
+            MODEL,
+            Column("check", "text", "randomisation, randomisation_absolute, deletion or insertion"),
+            Column("level", "text", "weights shuffled, share of patches, or area"),
+            Column("value", "float", "rho, or predicted score in the map's order", "rho or score", nullable=True),
+            Column("control", "float", "predicted score in random orders, on average", "score", nullable=True),
+        ),
+        key=("image_id", "model", "check", "level"),
     ),
 }
 
