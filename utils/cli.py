@@ -19,6 +19,8 @@ EXIT_INTERRUPTED = 130
 DEFAULT_SCORE_COLUMN = "memorability_w_fa_correction"
 ARCHITECTURES = ("vgg11", "vgg13", "vgg16", "vgg19")
 LOSSES = ("mse", "mae", "ssim", "ms-ssim", "lpips-vgg", "lpips-alex", "lpips-sq", "style")
+DETECTORS = {"heavy": "fasterrcnn_resnet50_fpn", "light": "fasterrcnn_mobilenet_v3_large_320_fpn"}
+SEGMENTERS = {"heavy": "deeplabv3_resnet101", "light": "lraspp_mobilenet_v3_large"}
 BASE_CHECKPOINT = "imagenet_vgg16_autoencoder.pth"
 
 # Failures of the disk that a user can mend; anything else from the operating system is shown as it is.
@@ -129,6 +131,10 @@ def _compute_flags(group: argparse._ArgumentGroup) -> None:
         metavar="PX",
         help="side of the square the networks see",
     )
+    _processing_flags(group)
+
+
+def _processing_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--workers", type=non_negative_int, default=2, help="workers that read images (0: in the main thread)"
     )
@@ -151,13 +157,30 @@ def _weights_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _scene_flags(group: argparse._ArgumentGroup) -> None:
+    for flag, short_names in (("--detector", DETECTORS), ("--segmenter", SEGMENTERS)):
+        group.add_argument(
+            flag,
+            type=lambda text, short_names=short_names: short_names.get(text, text),
+            default="heavy",
+            metavar="NAME",
+            help=", ".join(f"{short} ({name})" for short, name in short_names.items())
+            + ", or another name in models/pretrained.py",
+        )
+    group.add_argument(
+        "--min-score", type=positive_float, default=0.5, help="detected objects below this score do not count"
+    )
+
+
 _GROUPS: dict[str, tuple[str, Callable[[argparse._ArgumentGroup], None]]] = {
     "data": ("data", _data_flags),
     "output": ("output", _output_flags),
     "models": ("models", _models_flags),
     "compute": ("computation", _compute_flags),
+    "processing": ("computation", _processing_flags),  # for stages that do not use the study's square crop
     "batch": ("computation: batches", _batch_flags),
     "weights": ("helper networks", _weights_flags),
+    "scenes": ("objects and segments", _scene_flags),
 }
 
 
@@ -166,7 +189,8 @@ def build_parser(description: str, *groups: str) -> argparse.ArgumentParser:
 
     Args:
         description: What the script reads, does and writes; shown by ``--help`` as it stands.
-        groups: Any of ``data, output, models, compute, batch, weights``.
+        groups: Any of ``data, output, models, compute, processing, batch, weights, scenes``; ``processing`` is
+            ``compute`` without ``--image-size``.
 
     Returns:
         A parser to which the script adds its own flags. Abbreviated flags are refused, so that a new flag
