@@ -357,8 +357,12 @@ TABLES: dict[str, Table] = {
             MODEL,
             Column("check", "text", "randomisation, randomisation_absolute, deletion or insertion"),
             Column("level", "text", "weights shuffled, share of patches, or area"),
-            Column("value", "float", "rho, or predicted score in the map's order", "rho or score", nullable=True),
-            Column("control", "float", "predicted score in random orders, on average", "score", nullable=True),
+            Column(
+                "value", "float", "rho, or predicted score in the map's order", "rho or score", nullable=True
+            ),
+            Column(
+                "control", "float", "predicted score in random orders, on average", "score", nullable=True
+            ),
         ),
         key=("image_id", "model", "check", "level"),
     ),
