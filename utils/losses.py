@@ -91,9 +91,10 @@ class ReconstructionLosses:
     | lpips-vgg, lpips-alex, lpips-sq | LPIPS v0.1 | 0.. | Zhang et al. 2018, eq. 1 |
     | style | squared distance of VGG19 Gram matrices | 0.. | Johnson et al. 2016, eqs. 3-4 |
 
-    Identical images give 0 in every loss, and a larger value means a worse reconstruction. ``style`` compares the
-    first convolution of each of the five blocks after its ReLU, as the layer names of Gatys et al. 2016 mean;
-    each Gram matrix is divided by channels x height x width, and the squared Frobenius distances are summed.
+    Identical images give 0 in every loss, and a larger value means a worse reconstruction. ``style`` compares
+    the first convolution of each of the five blocks after its ReLU, as the layer names of Gatys et al. 2016
+    mean; each Gram matrix is divided by channels x height x width, and the squared Frobenius distances are
+    summed.
 
     With ``recipe="released"`` two losses are what the authors' released scripts compute: LPIPS is fed [0, 1]
     images without mapping them to [-1, 1], and ``style`` is the mean squared difference of undivided Gram

@@ -1,0 +1,31 @@
+"""Settings that change how fast networks run on a CPU, and not what they compute."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_MMAP_THRESHOLD_BYTES = 2**30
+_TRIM_THRESHOLD_BYTES = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Let the process keep the memory of freed tensors for the next ones.
+
+    glibc gives every large block back to the kernel as soon as it is freed, so each activation of each layer
+    is paged in again, zeroed, for every batch: a tenth to a third of a VGG16 pass on a CPU. Resident memory
+    stays at its highest mark instead of falling between batches.
+
+    Returns:
+        Whether the C library took the setting; False, without effect, on systems without glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
+    )
