@@ -1,15 +1,22 @@
-"""What the benchmarks share: the hardware's description, timing with a device, and the results file."""
+"""What the benchmarks share: the yardstick (a large matrix product), clocks, memory, and the results file."""
 
 from __future__ import annotations
 
 import json
 import platform
 import re
+import resource
+import statistics
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+if str(ROOT) not in sys.path:  # the benchmarks are run as files, from anywhere
+    sys.path.insert(0, str(ROOT))
 
 
 def cpu_name() -> str:
@@ -58,3 +65,48 @@ def write_results(topic: str, results: dict[str, Any], path: Path | None = None)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
     return path
+
+
+def seconds(work: Callable[[], object], repeats: int = 5, warmup: int = 1, device: str = "cpu") -> float:
+    """Return the median wall time of `work` in seconds, waiting for the device each time."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        work()
+        synchronise(device)
+        return time.perf_counter() - start
+
+    for _ in range(warmup):
+        once()
+    return statistics.median(once() for _ in range(repeats))
+
+
+def matmul_flops(size: int = 4096, device: str = "cpu", dtype: Any = None, repeats: int = 5) -> float:
+    """Measure the floating-point rate of a large square matrix product: the yardstick of the ratios.
+
+    Returns:
+        Operations per second (a multiplication and an addition count as two), the median over `repeats`.
+    """
+    import torch
+
+    values = torch.rand(size, size, device=device, dtype=dtype or torch.float32)
+    return 2 * size**3 / seconds(lambda: values @ values, repeats=repeats, device=device)
+
+
+def peak_memory_mb() -> float:
+    """Return this process's peak resident memory in MB (pages of mapped files that were touched count)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def record(topic: str, figures: dict[str, Any], device: str = "cpu", path: Path | None = None) -> Path:
+    """Write figures with date, hardware, versions and code revision; see `write_results`."""
+    from utils.runs import code_revision, package_versions
+
+    context = {
+        "date": time.strftime("%Y-%m-%d"),
+        "hardware": describe_hardware(device),
+        "versions": package_versions(),
+        "code": code_revision(),
+    }
+    return write_results(topic, {**context, "figures": figures}, path)
