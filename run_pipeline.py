@@ -1,0 +1,228 @@
+"""Run the whole study: the eight stages in order, then a report.
+
+Reads: the images and the score table (--data-dir, or the embedded sample with --sample or --demo),
+and the pretrained autoencoder. Done: each stage's script is run by itself, as a user would run it. A stage
+whose command, code, inputs and outputs are those of its last complete run is skipped with a word; the first
+failure stops the study and names the command to run again. Writes: what the stages write, pipeline.json
+(the commands, times and fingerprints this decision rests on) and report.html.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from utils.cli import (
+    ARCHITECTURES,
+    DETECTORS,
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    LOSSES,
+    SEGMENTERS,
+    UserError,
+    build_parser,
+    log,
+    positive_int,
+    run_script,
+)
+from utils.pipeline import (
+    GROUPS,
+    Stage,
+    code_fingerprint,
+    in_words,
+    parse_extras,
+    record_stage,
+    stage_arguments,
+    why_run,
+)
+
+ROOT = Path(__file__).resolve().parent
+
+
+STAGES = (
+    Stage(
+        "autoencoder_finetune",
+        (),
+        ("data", "output", "compute", "weights"),
+        {"pretrained": "--pretrained", "arch": "--arch", "recipe": "--recipe"},
+    ),
+    Stage(
+        "autoencoder_test",
+        (),
+        ("data", "output", "compute", "batch", "weights"),
+        {"losses": "--losses"},
+        "all",
+    ),
+    Stage("autoencoder_evaluation", (), ("output",), {}, "all"),
+    Stage(
+        "latent_analysis",
+        ("--calculate-latents", "--distinctiveness-analysis"),
+        ("data", "output", "compute", "batch"),
+        {},
+        "all",
+    ),
+    Stage("category_plot", (), ("output",), {}),
+    Stage("mlp_predict", ("--train", "--evaluate"), ("data", "output", "compute", "batch"), {}, "first"),
+    Stage(
+        "model_interpretation_IG",
+        ("--save",),
+        ("data", "output", "compute", "weights"),
+        {"ig_steps": "--steps", "ig_limit": "--limit"},
+        "first",
+    ),
+    Stage(
+        "feature_analysis",
+        ("--calculate-features", "--evaluate-features"),
+        ("data", "output", "compute", "batch", "weights"),
+        {"detector": "--detector", "segmenter": "--segmenter"},
+    ),
+)
+
+# The demo: everything on the embedded sample, small enough for two cores and six minutes, without a download.
+DEMO = {
+    "sample": True,
+    "output_path": Path("demo_output"),
+    "pretrained": "none",
+    "weights": "random",
+    "ig_steps": 8,
+    "ig_limit": 6,
+    "detector": "light",
+    "segmenter": "light",
+}
+
+
+def get_parser(demo: bool = False) -> argparse.ArgumentParser:
+    """Return the parser: the shared flags, which stages to run, and the stages' flags that are wanted most.
+
+    Args:
+        demo: Whether the defaults are those of --demo; anything typed beside it still wins.
+    """
+    parser = build_parser(__doc__ or "", *GROUPS)
+    names = [stage.name for stage in STAGES]
+    which = parser.add_argument_group("which stages")
+    which.add_argument(
+        "--demo",
+        action="store_true",
+        help=f"a small study that needs no data and no download: {_demo_text()}",
+    )
+    which.add_argument(
+        "--stages", nargs="+", choices=names, metavar="STAGE", help=f"only these, of {', '.join(names)}"
+    )
+    which.add_argument("--from-stage", choices=names, metavar="STAGE", help="start at this stage")
+    which.add_argument("--to-stage", choices=names, metavar="STAGE", help="end with this stage")
+    which.add_argument(
+        "--report-only", action="store_true", help="run no stage, write the report from what is there"
+    )
+    own = parser.add_argument_group("flags of single stages (each script's --help says more)")
+    own.add_argument("--arch", choices=ARCHITECTURES, help="autoencoder to fine-tune (stage 1)")
+    own.add_argument(
+        "--pretrained", metavar="PATH", help="checkpoint to start from, or none for random weights (stage 1)"
+    )
+    own.add_argument(
+        "--recipe", choices=("corrected", "released"), help="how the losses are defined (stages 1 and 2)"
+    )
+    own.add_argument(
+        "--losses", nargs="+", choices=LOSSES, metavar="LOSS", help="losses to compute (stage 2)"
+    )
+    own.add_argument(
+        "--ig-steps", type=positive_int, metavar="N", help="steps of Integrated Gradients (stage 7)"
+    )
+    own.add_argument("--ig-limit", type=positive_int, metavar="N", help="images to attribute (stage 7)")
+    own.add_argument("--detector", choices=DETECTORS, help="object detector (stage 8)")
+    own.add_argument("--segmenter", choices=SEGMENTERS, help="segmentation network (stage 8)")
+    own.add_argument(
+        "--extra",
+        action="append",
+        default=[],
+        metavar="STAGE=FLAGS",
+        help="further flags for one stage, e.g. --extra mlp_predict='--search --n-splits 5'; may be repeated",
+    )
+    if demo:
+        parser.set_defaults(**DEMO)
+    return parser
+
+
+def _demo_text() -> str:
+    pairs = ((f"--{name.replace('_', '-')}", value) for name, value in DEMO.items())
+    return " ".join(flag if value is True else f"{flag} {value}" for flag, value in pairs)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run the chosen stages, skip those that stand, then write the report."""
+    from utils.report import write_report
+    from utils.runs import check_writable
+
+    check_writable(args.output_path)
+    extras = parse_extras(args.extra, [stage.name for stage in STAGES])
+    chosen = [] if args.report_only else choose_stages(args)
+    started = time.monotonic()
+    for stage in chosen:
+        run_stage(stage, stage_arguments(stage, args) + extras.get(stage.name, []), args.output_path)
+    if chosen:
+        log.info("The stages took %s.", in_words(time.monotonic() - started))
+    report, figures = write_report(args.output_path)
+    log.info("Report:  %s (open it in a browser)", report)
+    log.info("Figures: %d files in %s", figures, args.output_path)
+
+
+def choose_stages(args: argparse.Namespace) -> list[Stage]:
+    """Return the stages that the flags ask for, in order.
+
+    Raises:
+        UserError: --stages stands beside --from-stage or --to-stage, or the latter two leave nothing.
+    """
+    names = [stage.name for stage in STAGES]
+    if args.stages:
+        if args.from_stage or args.to_stage:
+            raise UserError("Give either --stages, or --from-stage and --to-stage, not both.")
+        return [stage for stage in STAGES if stage.name in args.stages]
+    first = names.index(args.from_stage) if args.from_stage else 0
+    last = names.index(args.to_stage) if args.to_stage else len(names) - 1
+    if first > last:
+        raise UserError(
+            f"--from-stage {args.from_stage} comes after --to-stage {args.to_stage}; nothing would run."
+        )
+    return list(STAGES[first : last + 1])
+
+
+def run_stage(stage: Stage, arguments: list[str], output_path: Path) -> None:
+    """Run one stage as a subprocess on this console, unless its last complete run still stands.
+
+    Raises:
+        SystemExit: The stage failed; with code 2 where that was the stage's (the user can mend it), else 1.
+        KeyboardInterrupt: The stage was interrupted.
+    """
+    script = os.path.relpath(ROOT / f"{stage.name}.py")
+    shown = shlex.join(["python", script, *arguments])
+    place = f"Stage {STAGES.index(stage) + 1}/{len(STAGES)} {stage.name}"
+    code = code_fingerprint(ROOT, stage.name)
+    reason = why_run(output_path, stage.name, arguments, code)
+    if not reason and "--overwrite" not in arguments:
+        log.info("%s: unchanged since its last run, skipped", place)
+        return
+    log.info("%s: %s", place, shown)
+    started = time.monotonic()
+    status = subprocess.run([sys.executable, script, *arguments], check=False).returncode
+    if status:
+        _report_failure(place, shown, status)
+    seconds = time.monotonic() - started
+    outputs = record_stage(output_path, stage.name, arguments, code, seconds)
+    shortened = ", ".join(outputs[:4]) + (f" and {len(outputs) - 4} more" if len(outputs) > 4 else "")
+    log.info("%s: done in %s; wrote %s", place, in_words(seconds), shortened or "nothing")
+
+
+def _report_failure(place: str, shown: str, status: int) -> None:
+    """Say which command failed, and leave."""
+    if status in (EXIT_INTERRUPTED, -2):
+        raise KeyboardInterrupt
+    log.error("%s failed (exit code %d); its message stands above.", place, status)
+    log.error("To run it again by itself:\n  %s", shown)
+    log.error("The same run_pipeline.py command goes on from there.")
+    raise SystemExit(status if status == EXIT_USER_ERROR else 1)
+
+
+if __name__ == "__main__":
+    run_script(main, lambda: get_parser(demo="--demo" in sys.argv[1:]))

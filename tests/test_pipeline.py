@@ -1,0 +1,273 @@
+"""The pipeline: what each stage is given, what is skipped, how it stops; on made-up stages, then on the real parsers."""
+
+import importlib
+import json
+import logging
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_pipeline
+from utils.cli import UserError, run_script
+from utils.pipeline import Stage, fingerprint, in_words, parse_extras, stage_arguments
+
+FAKE_STAGE = """
+import json, pathlib, sys
+output = pathlib.Path(sys.argv[sys.argv.index("--output-path") + 1])
+with open(output / "ran.txt", "a") as log:
+    log.write("NAME ")
+marker = output / "NAME.fails"
+if marker.exists():
+    print("the stage's own message", file=sys.stderr)
+    sys.exit(int(marker.read_text()))
+source = output / "SOURCE"
+(output / "NAME.csv").write_text("made from " + source.read_text())
+record = {"status": "complete", "inputs": {str(source): {}}, "outputs": ["NAME.csv"], "ended": "2026-01-01T00:00:00+00:00"}
+(output / "run_NAME.json").write_text(json.dumps(record))
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Path:
+    """Three made-up stages, each reading what the one before wrote, and their output folder."""
+    root, output = tmp_path / "code", tmp_path / "output"
+    for folder in (root / "utils", root / "models", output):
+        folder.mkdir(parents=True)
+    stages = []
+    for source, name in (("images.txt", "first"), ("first.csv", "second"), ("second.csv", "third")):
+        (root / f"{name}.py").write_text(FAKE_STAGE.replace("NAME", name).replace("SOURCE", source))
+        stages.append(Stage(name, (), ("output", "compute"), {}))
+    (output / "images.txt").write_text("pictures")
+    monkeypatch.setattr(run_pipeline, "ROOT", root)
+    monkeypatch.setattr(run_pipeline, "STAGES", tuple(stages))
+    monkeypatch.setattr("utils.report.write_report", lambda path: (Path(path) / "report.html", 0))
+    monkeypatch.setattr(logging.getLogger("memorability"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    return output
+
+
+def run(output: Path, *flags: str) -> str:
+    """Run the pipeline; return which made-up stages ran."""
+    (output / "ran.txt").unlink(missing_ok=True)
+    run_pipeline.main(run_pipeline.get_parser().parse_args(["--output-path", str(output), *flags]))
+    return (output / "ran.txt").read_text().strip() if (output / "ran.txt").exists() else ""
+
+
+def test_all_stages_run_in_order_then_none(study: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(study) == "first second third"
+    assert (study / "third.csv").read_text() == "made from made from made from pictures"
+    assert "Stage 2/3 second: done in" in caplog.text
+    assert "wrote second.csv" in caplog.text
+    assert f"Report:  {study / 'report.html'}" in caplog.text
+    assert run(study) == ""
+    assert caplog.text.count("unchanged since its last run, skipped") == 3
+
+
+def test_a_changed_input_reruns_what_depends_on_it(study: Path) -> None:
+    run(study)
+    (study / "images.txt").write_text("other pictures")
+    assert run(study) == "first second third"
+    (study / "images.txt").write_text("other pictures")  # written again, the same bytes
+    assert run(study) == ""
+
+
+def test_a_lost_output_reruns_its_stage_alone(study: Path) -> None:
+    run(study)
+    (study / "second.csv").unlink()
+    assert run(study) == "second"  # and what it wrote is what the third read before
+
+
+def test_changed_code_reruns_its_stage_alone(study: Path) -> None:
+    run(study)
+    script = run_pipeline.ROOT / "third.py"
+    script.write_text(script.read_text() + "# changed\n")
+    assert run(study) == "third"
+    (run_pipeline.ROOT / "utils" / "shared.py").write_text("x = 1\n")
+    assert run(study) == "first second third"
+
+
+def test_changed_arguments_rerun(study: Path) -> None:
+    run(study)
+    assert run(study, "--seed", "1") == "first second third"
+    assert run(study, "--seed", "1", "--extra", "second=--more 'a b'") == "second"
+    assert json.loads((study / "pipeline.json").read_text())["stages"]["second"]["command"][-2:] == [
+        "--more",
+        "a b",
+    ]
+
+
+def test_overwrite_reruns(study: Path) -> None:
+    run(study)
+    assert run(study, "--overwrite", "--stages", "second") == "second"
+
+
+def test_a_hidden_run_of_a_stage_by_hand_is_no_reason_to_trust_it(study: Path) -> None:
+    run(study)
+    (study / "second.csv").write_text("made by hand with other settings")
+    assert run(study) == "second"
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+    (["--from-stage", "second"], "second third"),
+    (["--to-stage", "second"], "first second"),
+    (["--from-stage", "second", "--to-stage", "second"], "second"),
+    (["--stages", "third", "first"], "first third"),
+    (["--report-only"], ""),
+])  # fmt: skip
+def test_chosen_stages(study: Path, flags: list[str], expected: str) -> None:
+    run(study)
+    for name in ("first", "second", "third"):
+        (study / f"{name}.csv").write_text("changed")
+    assert run(study, *flags) == expected
+
+
+def test_contradicting_choices_are_refused(study: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        run(study, "--stages", "first", "--to-stage", "second")
+    assert str(caught.value) == "Give either --stages, or --from-stage and --to-stage, not both."
+    with pytest.raises(UserError) as caught:
+        run(study, "--from-stage", "third", "--to-stage", "first")
+    assert str(caught.value) == "--from-stage third comes after --to-stage first; nothing would run."
+
+
+@pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (77, 1), (130, 130)])
+def test_the_first_failure_stops_and_names_the_command(
+    study: Path, capfd: pytest.CaptureFixture, code: int, expected: int
+) -> None:
+    (study / "second.fails").write_text(str(code))
+    with pytest.raises(SystemExit) as caught:
+        run_script(run_pipeline.main, run_pipeline.get_parser, ["--output-path", str(study), "--seed", "3"])
+    assert caught.value.code == expected
+    assert (study / "ran.txt").read_text().strip() == "first second"
+    said = capfd.readouterr().err
+    assert "the stage's own message" in said
+    assert "Traceback" not in said
+    if expected != 130:
+        script = Path(run_pipeline.ROOT, "second.py")
+        assert f"Stage 2/3 second failed (exit code {code})" in said
+        assert f"second.py --output-path {study} --seed 3" in said
+        assert script.is_file()
+    (study / "second.fails").unlink()
+    assert run(study, "--seed", "3") == "second third"
+
+
+def test_a_stage_killed_by_ctrl_c_counts_as_interrupted(study: Path) -> None:
+    script = run_pipeline.ROOT / "second.py"
+    script.write_text(
+        f"import os, signal\nsignal.signal({int(signal.SIGINT)}, signal.SIG_DFL)\nos.kill(os.getpid(), 2)\n"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(study)
+
+
+def test_a_stage_without_a_complete_record_is_not_believed(study: Path) -> None:
+    (run_pipeline.ROOT / "second.py").write_text("pass\n")
+    with pytest.raises(UserError, match="second ended well but left no complete record in .*run_second.json"):
+        run(study)
+
+
+def test_a_damaged_record_is_named(study: Path) -> None:
+    (study / "pipeline.json").write_text("not json")
+    with pytest.raises(UserError, match="Expected a JSON object in .*pipeline.json"):
+        run(study)
+
+
+def test_an_unwritable_output_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="The output path .*file is a file"):
+        run_pipeline.main(run_pipeline.get_parser().parse_args(["--output-path", str(tmp_path / "file")]))
+
+
+@pytest.mark.parametrize("text", ["nonsense=--x", "first", "=--x"])
+def test_extras_need_a_known_stage(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_extras([text], ["first", "second"])
+    assert (
+        str(caught.value) == f"Expected --extra STAGE=FLAGS with a stage among first, second; found '{text}'."
+    )
+
+
+def test_extras_with_open_quotes_are_named() -> None:
+    with pytest.raises(UserError, match="Cannot read the flags in --extra 'first=\"a': No closing quotation"):
+        parse_extras(['first="a'], ["first"])
+    assert parse_extras(["first=--a 1", "first=--b 'x y'"], ["first"]) == {
+        "first": ["--a", "1", "--b", "x y"]
+    }
+
+
+def test_fingerprints_tell_contents_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    assert fingerprint(path) is None
+    path.write_bytes(b"1234")
+    small = fingerprint(path)
+    path.write_bytes(b"1235")
+    assert fingerprint(path) != small
+    monkeypatch.setattr("utils.pipeline._CHECKSUM_LIMIT_BYTES", 3)
+    assert set(fingerprint(path)) == {"bytes", "changed_ns"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 0 s"), (3599.6, "1 h 0 min"), (7300, "2 h 1 min")],
+)
+def test_durations(seconds: float, expected: str) -> None:
+    assert in_words(seconds) == expected
+
+
+# -------------------------------------------------------------------------------------------- the real stages
+
+
+def accepted(stage: Stage, arguments: list[str]) -> object:
+    """Parse arguments with the stage's own parser."""
+    return importlib.import_module(stage.name).get_parser().parse_args(arguments)
+
+
+EVERYTHING = shlex.split(
+    "--data-dir d --scores-csv s.csv --score-column c --sample --limit 9 --on-error fail --output-path o --overwrite "
+    "--model-names a.pth b.pth --image-size 64 --workers 1 --device cpu --seed 4 --batch-size 3 --weights random "
+    "--arch vgg11 --pretrained none --recipe released --losses mse ssim --ig-steps 4 --ig-limit 2"
+)
+
+
+@pytest.mark.parametrize("stage", run_pipeline.STAGES, ids=lambda stage: stage.name)
+def test_each_stage_understands_what_it_is_given(stage: Stage) -> None:
+    args = run_pipeline.get_parser().parse_args(EVERYTHING)
+    given = accepted(stage, stage_arguments(stage, args))
+    assert given.output_path == Path("o")
+    assert given.overwrite
+    if "data" in stage.groups:
+        assert (given.sample, given.scores_csv, given.on_error) == (True, Path("s.csv"), "fail")
+        assert given.limit == (2 if stage.name == "model_interpretation_IG" else 9)
+    if "compute" in stage.groups:
+        assert (given.image_size, given.device, given.seed) == (64, "cpu", 4)
+    if "weights" in stage.groups:
+        assert given.weights == "random"
+    if stage.models:
+        assert given.model_names == (["a.pth"] if stage.models == "first" else ["a.pth", "b.pth"])
+    accepted(stage, stage_arguments(stage, run_pipeline.get_parser(demo=True).parse_args(["--demo"])))
+
+
+@pytest.mark.parametrize("stage", run_pipeline.STAGES, ids=lambda stage: stage.name)
+def test_defaults_stay_the_stages_own(stage: Stage) -> None:
+    arguments = stage_arguments(stage, run_pipeline.get_parser().parse_args([]))
+    assert arguments == list(stage.flags)
+
+
+def test_demo_is_a_default_that_yields() -> None:
+    args = run_pipeline.get_parser(demo=True).parse_args(
+        ["--demo", "--weights", "pretrained", "--ig-steps", "50"]
+    )
+    assert (args.sample, args.output_path, args.pretrained) == (True, Path("demo_output"), "none")
+    assert (args.weights, args.ig_steps) == ("pretrained", 50)
+
+
+def test_importing_the_pipeline_is_light() -> None:
+    code = "import sys, run_pipeline; run_pipeline.get_parser(); print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=run_pipeline.ROOT
+    )
+    assert done.stdout.strip() == "set()"
