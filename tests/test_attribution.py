@@ -12,8 +12,6 @@ from torch import nn
 from models.autoencoder import build_autoencoder
 from models.mlp import build_mlp
 from utils.attribution import (
-    BASELINES,
-    METHODS,
     ScoreNetwork,
     Settings,
     centre_distance,
@@ -39,7 +37,7 @@ from utils.attribution_checks import (
     shuffle_weights,
 )
 from utils.attribution_figures import draw_checks, picture_names
-from utils.cli import UserError
+from utils.cli import IG_BASELINES, IG_METHODS, UserError
 
 SIDE = 32
 
@@ -99,7 +97,7 @@ def network():
 # ------------------------------------------------------------------------------------- attributions
 
 
-@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("baseline", IG_BASELINES)
 def test_linear_network_gets_weight_times_difference_from_baseline(images, ids, baseline):
     network = Linear()
     found = integrated_gradients(network, images, ids, Settings(steps=3, baseline=baseline))
@@ -111,7 +109,7 @@ def test_linear_network_gets_weight_times_difference_from_baseline(images, ids, 
     assert set(found.steps) == {3}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IG_METHODS)
 def test_every_integration_rule_is_exact_for_a_linear_network(images, ids, method):
     network = Linear()
     found = integrated_gradients(network, images, ids, Settings(steps=5, method=method, max_doublings=0))

@@ -20,10 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.cli import UserError
+from utils.cli import IG_BASELINES, IG_METHODS, UserError
 
-METHODS = ("gausslegendre", "riemann_middle", "riemann_trapezoid", "riemann_left", "riemann_right")
-BASELINES = ("black", "white", "mean", "blur", "uniform")
 # Image-steps per forward and backward pass. On a CPU larger ones are slower (the activations leave the cache
 # and every pass touches fresh memory); a GPU needs many to be busy.
 INTERNAL_BATCH_SIZES = {"cpu": 4, "mps": 16, "cuda": 64}
@@ -36,8 +34,8 @@ class Settings:
 
     Attributes:
         steps: Points at which the gradient is taken along the path.
-        method: Rule of the numerical integral, one of :data:`METHODS`.
-        baseline: Where the path starts, one of :data:`BASELINES`; see :func:`make_baselines`.
+        method: Rule of the numerical integral, one of :data:`utils.cli.IG_METHODS`.
+        baseline: Where the path starts, one of :data:`utils.cli.IG_BASELINES`; see :func:`make_baselines`.
         internal_batch_size: Image-steps per pass; sets the memory, whatever the steps. 0 chooses by device.
         smooth: Noisy copies of each image to average over (SmoothGrad); 0 for none.
         smooth_stdev: Standard deviation of that noise, in units of the [0, 1] pixel range.
@@ -61,10 +59,12 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UserError(f"Unknown --method '{self.method}'; expected one of {', '.join(METHODS)}.")
-        if self.baseline not in BASELINES:
-            raise UserError(f"Unknown --baseline '{self.baseline}'; expected one of {', '.join(BASELINES)}.")
+        if self.method not in IG_METHODS:
+            raise UserError(f"Unknown --method '{self.method}'; expected one of {', '.join(IG_METHODS)}.")
+        if self.baseline not in IG_BASELINES:
+            raise UserError(
+                f"Unknown --baseline '{self.baseline}'; expected one of {', '.join(IG_BASELINES)}."
+            )
         if self.steps < 1:
             raise UserError(f"--steps must be at least 1, found {self.steps}.")
 
@@ -223,7 +223,7 @@ def make_baselines(images: Tensor, kind: str, image_ids: Sequence[str], seed: in
         draws = [np.random.default_rng(image_seed(seed, name)).random(images.shape[1:]) for name in image_ids]
         values = np.stack(draws)
     else:
-        raise UserError(f"Unknown --baseline '{kind}'; expected one of {', '.join(BASELINES)}.")
+        raise UserError(f"Unknown --baseline '{kind}'; expected one of {', '.join(IG_BASELINES)}.")
     return torch.from_numpy(values).to(images)
 
 

@@ -21,6 +21,8 @@ ARCHITECTURES = ("vgg11", "vgg13", "vgg16", "vgg19")
 LOSSES = ("mse", "mae", "ssim", "ms-ssim", "lpips-vgg", "lpips-alex", "lpips-sq", "style")
 DETECTORS = {"heavy": "fasterrcnn_resnet50_fpn", "light": "fasterrcnn_mobilenet_v3_large_320_fpn"}
 SEGMENTERS = {"heavy": "deeplabv3_resnet101", "light": "lraspp_mobilenet_v3_large"}
+IG_METHODS = ("gausslegendre", "riemann_middle", "riemann_trapezoid", "riemann_left", "riemann_right")
+IG_BASELINES = ("black", "white", "mean", "blur", "uniform")
 BASE_CHECKPOINT = "imagenet_vgg16_autoencoder.pth"
 
 # Failures of the disk that a user can mend; anything else from the operating system is shown as it is.
