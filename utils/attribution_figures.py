@@ -7,9 +7,10 @@ lowers it.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from utils.attribution import Explanation
 
+PICTURES_FOLDER = "ig"
 # Values beyond this share of all pixels take the end colours, or a handful of pixels would bleach the rest.
 LIMIT_PERCENTILE = 99.0
 # Smoothing of what is drawn (never of what is stored), as a share of the side: 3 px at 224.
@@ -199,6 +201,92 @@ def draw_mean_maps(
         figure.colorbar(drawn, ax=axes, fraction=0.045, pad=0.03).set_label(label)
     figure.suptitle(f"{title}, {count} images")
     return save_figure(figure, path.parent, path.stem, ("png",), caveat)[0]
+
+
+# ---------------------------------------------------------------------------------------------- a whole set
+
+
+def gallery_paths(output_path: Path, model: str) -> dict[str, Path]:
+    """Return where the pictures over a model's whole set stand, by what they show."""
+    kinds = ("mean_map", "most_memorable", "least_memorable")
+    return {kind: Path(output_path) / PICTURES_FOLDER / f"{model}_{kind}.png" for kind in kinds}
+
+
+def extremes(scores: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the highest and of the lowest scores, each from the extreme inwards.
+
+    No row is in both: of fewer than ``2 top_k`` rows the upper half goes to the first (the middle one too).
+
+    Args:
+        scores: (N,).
+        top_k: Rows wanted of each.
+    """
+    order = np.argsort(-scores, kind="stable")
+    high = min(top_k, (len(order) + 1) // 2)
+    low = min(top_k, len(order) - high)
+    return order[:high], order[len(order) - low :][::-1]
+
+
+def draw_set(
+    frame: pd.DataFrame,
+    maps: np.ndarray,
+    load: Callable[[str], np.ndarray],
+    output_path: Path,
+    model: str,
+    *,
+    top_k: int,
+    caveat: str = "",
+) -> list[Path]:
+    """Draw the mean map, and the most and least memorable images one by one and together.
+
+    Args:
+        frame: Rows of ``ig_<model>.csv`` with the images' ``path``.
+        maps: (N, H, W) stored maps (:func:`utils.attribution.density`), row i belonging to row i.
+        load: Reads an image: (3, H, W), [0, 1].
+        output_path: The output folder; pictures go to its folder ``ig``. Single images' pictures of earlier runs
+            that are not drawn again are removed.
+        model: The checkpoint's stem.
+        top_k: Images to draw from either end; 0 for the mean map alone.
+        caveat: What must be said on every picture.
+
+    Returns:
+        The pictures.
+    """
+    paths = gallery_paths(output_path, model)
+    drawn = [_draw_mean_of(maps, paths["mean_map"], model, caveat)]
+    rows = np.concatenate(extremes(frame["memorability"].to_numpy(), top_k))
+    names = dict(zip(rows, picture_names(frame["image_id"].iloc[rows].tolist()), strict=True))
+    folder = Path(output_path) / PICTURES_FOLDER
+    for kind, chosen in zip(
+        ("most", "least"), extremes(frame["memorability"].to_numpy(), top_k), strict=True
+    ):
+        items = []
+        for row in chosen:
+            explanation = _explanation(frame.iloc[row], folder / f"{model}_picture_{names[row]}")
+            items.append((load(frame["path"].iloc[row]), maps[row] / np.float64(maps[row].size), explanation))
+            drawn.append(draw_explanation(*items[-1], caveat))
+        if items:
+            title = f"{kind} memorable of {len(frame)} images"
+            drawn.append(draw_gallery(items, title, paths[f"{kind}_memorable"], caveat))
+    for stale in set(folder.glob(f"{glob.escape(model)}_picture_*.png")) - set(drawn):
+        stale.unlink()
+    return drawn
+
+
+def _draw_mean_of(maps: np.ndarray, path: Path, model: str, caveat: str) -> Path:
+    total, absolute = np.zeros(maps.shape[1:]), np.zeros(maps.shape[1:])
+    for stored in maps:
+        values = stored.astype(np.float64) / stored.size
+        total += values
+        absolute += np.abs(values)
+    return draw_mean_maps(total / len(maps), absolute / len(maps), len(maps), model, path, caveat)
+
+
+def _explanation(row: pd.Series, path: Path) -> Explanation:
+    from utils.attribution import Explanation
+
+    numbers = (row["memorability"], row["prediction"], row["baseline_prediction"], row["convergence_delta"])
+    return Explanation(row["image_id"], path, *map(float, numbers), bool(row["converged"]))
 
 
 # ---------------------------------------------------------------------------------------------- the checks
