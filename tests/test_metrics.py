@@ -1,8 +1,6 @@
 """Statistics: known answers from scipy and scikit-learn, the count-based bootstrap against the plain loop, coverage."""
 
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,8 +33,7 @@ from utils.metrics import (
     spearman,
     within_group_spearman,
 )
-
-PROJECT = Path(__file__).resolve().parents[1]
+from utils.noise_ceiling import split_halves
 
 
 def drawn_rows(n, resamples, seed):
@@ -282,19 +279,12 @@ def test_false_discovery_q_is_benjamini_hochberg():
 # --- noise ceiling -------------------------------------------------------------------------------
 
 
-def real_table():
-    path = Path(os.environ.get("MEMCAT_TABLE", PROJECT.parent / "shared" / "data" / "memcat_image_data.csv"))
-    if not path.is_file():
-        pytest.skip(f"MemCat's table is not at {path}; set MEMCAT_TABLE to its path")
-    return pd.read_csv(path)
-
-
 @pytest.mark.parametrize(
     ("column", "half_rho"),
     [("memorability_wo_fa_correction", 0.776), ("memorability_w_fa_correction", 0.745)],
 )
-def test_noise_ceiling_of_memcat(column, half_rho):
-    table = real_table()
+def test_noise_ceiling_of_memcat(column, half_rho, real_memcat_table):
+    table = pd.read_csv(real_memcat_table)
     got = noise_ceiling(table["H"], table["FA"], table["n_resp"], column, splits=25)
     assert got["half_rho"] == pytest.approx(half_rho, abs=0.01)
     assert got["reliability"] == pytest.approx(2 * got["half_rho"] / (1 + got["half_rho"]))
@@ -324,6 +314,19 @@ def test_odd_responses_divide_each_half_by_its_own_size():
     responses = np.arange(3, 203, 2)
     always = noise_ceiling(responses * (responses % 4 == 1), None, responses, "memorability_wo_fa_correction")
     assert always["half_rho"] == pytest.approx(1.0)
+
+
+def test_halves_add_up_to_the_whole():
+    rng = np.random.default_rng(0)
+    responses = rng.integers(2, 60, 500)
+    hits, alarms = rng.binomial(responses, 0.7), rng.binomial(responses, 0.2)
+    first, second = split_halves(hits, alarms, responses, seed=4)
+    small, large = responses // 2, responses - responses // 2
+    whole = hits - alarms
+    # Which half of an odd number is the larger one is drawn: one of the two weightings must give the whole.
+    fits = [np.isclose(first * a + second * b, whole) for a, b in ((small, large), (large, small))]
+    assert (fits[0] | fits[1]).all()
+    assert 0.4 < fits[0][responses % 2 == 1].mean() < 0.6
 
 
 def test_noise_ceiling_without_signal_is_undefined():
@@ -372,6 +375,9 @@ def test_score_ceiling_only_for_scores_the_counts_explain():
     assert np.isfinite(score_ceiling(frame.assign(memorability=frame.hits / 80).drop(columns="false_alarms")))
     assert np.isnan(score_ceiling(frame.assign(memorability=corrected * 2)))
     assert np.isnan(score_ceiling(frame.assign(memorability=corrected).drop(columns="hits")))
+    assert score_ceiling(frame.assign(memorability=corrected.round(2))) == score_ceiling(
+        frame.assign(memorability=corrected)
+    )
     missing = frame.assign(memorability=corrected, n_resp=[np.nan] + [80] * 99)
     assert np.isnan(score_ceiling(missing))
 
