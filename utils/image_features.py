@@ -48,15 +48,26 @@ SOBEL_BIN = 4.0
 
 
 class Feature(NamedTuple):
-    """One feature column: its name, the group that `--features` selects, its unit and what it says."""
+    """One feature column.
+
+    Attributes:
+        name: of the column.
+        group: what `--features` selects.
+        unit: of its values.
+        meaning: what it says, with its direction.
+        undefined: when a picture has no such value and the cell is empty; never, if this is empty.
+    """
 
     name: str
     group: str
     unit: str
     meaning: str
+    undefined: str = ""
 
 
-_NO_HUE = "empty where the picture has no hue (mean chroma below 1/255, or hues that cancel out)"
+_NO_HUE = "the picture has no hue: mean chroma below 1/255, or hues that cancel out"
+_NO_PAIR = "the picture has fewer than two pixels"
+_NO_WINDOW = "the picture is less than 3 px high or wide"
 _NO_GLCM = "256 grey levels, distance 1 px, mean over 0, 45, 90 and 135 degrees"
 
 FEATURES = (
@@ -66,8 +77,8 @@ FEATURES = (
     Feature("lab_a_std", "colour", "CIELAB A", "spread of A over pixels"),
     Feature("lab_b_mean", "colour", "CIELAB B, -108..94", "mean of B; below 0 blue, above yellow"),
     Feature("lab_b_std", "colour", "CIELAB B", "spread of B over pixels"),
-    Feature("hsv_hue_mean", "colour", "degrees, 0..360", f"chroma-weighted circular mean of hue; {_NO_HUE}"),
-    Feature("hsv_hue_std", "colour", "degrees", f"chroma-weighted circular spread of hue; {_NO_HUE}"),
+    Feature("hsv_hue_mean", "colour", "degrees, 0..360", "chroma-weighted circular mean of hue", _NO_HUE),
+    Feature("hsv_hue_std", "colour", "degrees", "chroma-weighted circular spread of hue", _NO_HUE),
     Feature("hsv_saturation_mean", "colour", "0..1", "mean HSV saturation; larger is more saturated"),
     Feature("hsv_saturation_std", "colour", "0..1", "spread of HSV saturation over pixels"),
     Feature("hsv_value_mean", "colour", "0..1", "mean HSV value; larger is brighter"),
@@ -92,36 +103,42 @@ FEATURES = (
         "texture",
         "squared grey levels, 0..65025",
         f"mean squared difference of neighbours; {_NO_GLCM}; larger is rougher",
+        _NO_PAIR,
     ),
     Feature(
         "glcm_energy",
         "texture",
         "0..1",
         f"root of the sum of squared co-occurrence probabilities; {_NO_GLCM}; larger is more uniform",
+        _NO_PAIR,
     ),
     Feature(
         "glcm_homogeneity",
         "texture",
         "0..1",
         f"mean of 1 / (1 + squared difference of neighbours); {_NO_GLCM}; larger is smoother",
+        _NO_PAIR,
     ),
     Feature(
         "glcm_correlation",
         "texture",
         "-1..1",
-        f"correlation of neighbouring grey levels; {_NO_GLCM}; empty for a one-colour picture",
+        f"correlation of neighbouring grey levels; {_NO_GLCM}; larger is smoother",
+        "the picture has only one grey level",
     ),
     Feature(
         "edge_density",
         "structure",
         "share of pixels, 0..1",
         "clutter score: pixels on Canny edges (thresholds 100 and 200); larger is more cluttered",
+        _NO_WINDOW,
     ),
     Feature(
         "sobel_entropy",
         "structure",
         "bits, 0..8.5",
         "Shannon entropy of the 3x3 Sobel magnitude in cells of 4; larger is more varied edges",
+        _NO_WINDOW,
     ),
 )
 

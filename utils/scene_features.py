@@ -57,13 +57,15 @@ SCENE_FEATURES = (
         "object_area_mean",
         "scene",
         "share of the image, 0..1",
-        "mean box area of those objects; empty without objects",
+        "mean box area of those objects",
+        "there is no such object",
     ),
     Feature(
         "object_area_largest",
         "scene",
         "share of the image, 0..1",
-        "largest box area of those objects; empty without objects",
+        "largest box area of those objects",
+        "there is no such object",
     ),
     Feature("person_present", "scene", "0 or 1", "1 if one of those objects is a person"),
     Feature("segment_classes", "scene", "classes", "foreground classes on at least 0.1 % of the pixels"),
@@ -78,7 +80,8 @@ SCENE_FEATURES = (
         "foreground_background_distance",
         "scene",
         "CIELAB units (CIE76)",
-        "distance between the mean LAB colours of foreground and background; empty if either is missing",
+        "distance between the mean LAB colours of foreground and background",
+        "there is no foreground or no background",
     ),
 )
 

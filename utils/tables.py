@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.cli import LOSSES, UserError
+from utils.image_features import FEATURES
+from utils.scene_features import SCENE_FEATURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +95,19 @@ def _region_columns(name: str, region: str) -> tuple[Column, ...]:
     )
 
 
+def _feature_columns() -> tuple[Column, ...]:
+    return tuple(
+        Column(
+            feature.name,
+            "float",
+            feature.meaning + (f"; empty where {feature.undefined}" if feature.undefined else ""),
+            feature.unit,
+            nullable=bool(feature.undefined),
+        )
+        for feature in (*FEATURES, *SCENE_FEATURES)
+    )
+
+
 TABLES: dict[str, Table] = {
     "splits": Table(
         "splits.csv",
@@ -141,6 +156,104 @@ TABLES: dict[str, Table] = {
         "Reconstruction error of each image, by each loss.",
         (IMAGE_ID, CATEGORY, SUBCATEGORY, MEMORABILITY, *_loss_columns()),
         optional=LOSSES,
+    ),
+    "latents": Table(
+        "latents_{model}.csv",
+        "python latent_analysis.py --calculate-latents",
+        "Names the rows of latents_<model>.npy, in order. For another layer or pooling, <model> is followed by "
+        "@<layer>-<pool>.",
+        (
+            IMAGE_ID,
+            Column("layer", "text", "encoder block the codes come from, conv1 to conv5"),
+            Column("pool", "text", "pooling over positions: none, avg or max"),
+            Column("image_size", "int", "side of the square image the encoder saw", "px"),
+            Column("encoder_sha256", "text", "first 16 hexadecimal digits of the checkpoint's SHA-256"),
+            Column("crc32", "int", "CRC-32 of the row's bytes in the matrix"),
+        ),
+    ),
+    "distinctiveness": Table(
+        "distinctiveness_{model}.csv",
+        "python latent_analysis.py --distinctiveness-analysis",
+        "How far each image's latent code lies from the others. For another layer, pooling, metric or search, <model> is "
+        "followed by @ and what differs.",
+        (
+            IMAGE_ID,
+            CATEGORY,
+            MEMORABILITY,
+            Column(
+                "nearest_image_id",
+                "text",
+                "image with the nearest other code (ties: the first by image_id); empty where the category has no other "
+                "image and the search was within it",
+                nullable=True,
+            ),
+            Column(
+                "nearest_distance",
+                "float",
+                "distance to that code; larger: farther",
+                "of the metric",
+                nullable=True,
+            ),
+            Column(
+                "distinctiveness",
+                "float",
+                "mean distance to the K nearest other codes (K = 1 by default), z-scored over all images; larger: more "
+                "distinctive",
+                "standard deviations",
+                nullable=True,
+            ),
+            Column(
+                "mean_neighbour_distance",
+                "float",
+                "the same before z-scoring",
+                "of the metric",
+                nullable=True,
+            ),
+            Column(
+                "category_centroid_distance",
+                "float",
+                "distance to the mean code of the image's category, the image included",
+                "of the metric",
+                nullable=True,
+            ),
+            Column(
+                "global_centroid_distance",
+                "float",
+                "distance to the mean code of all images",
+                "of the metric",
+            ),
+            Column("duplicates", "int", "how many other images searched have exactly the same code"),
+        ),
+    ),
+    "distinctiveness_correlations": Table(
+        "distinctiveness_correlations.csv",
+        "python latent_analysis.py --distinctiveness-analysis",
+        "Spearman correlations of distinctiveness with memorability and with reconstruction error, also with the other "
+        "held constant. model is what follows distinctiveness_ in the table's name.",
+        (
+            MODEL,
+            Column("measure", "text", "column that is correlated"),
+            Column("target", "text", "column it is correlated with"),
+            Column(
+                "held_constant",
+                "text",
+                "column whose ranks are partialled out of both; empty for none",
+                nullable=True,
+            ),
+            Column("n", "int", "images that have all of them"),
+            Column("rho", "float", "Spearman's rho, partial where something is held constant", nullable=True),
+            Column("p", "float", "two-sided p-value", nullable=True),
+            Column("q", "float", "Benjamini-Hochberg q over all rows of the table", nullable=True),
+            Column("ci_low", "float", "lower end of the 95 % bootstrap interval of rho", nullable=True),
+            Column("ci_high", "float", "upper end", nullable=True),
+            Column("resamples", "int", "bootstrap resamples"),
+            Column("seed", "int", "seed of the bootstrap"),
+            Column("rho_within_category", "float", "rho of ranks centred within categories", nullable=True),
+            Column("ceiling", "float", "noise ceiling of rho from the response counts", nullable=True),
+            Column("rho_over_ceiling", "float", "rho divided by the ceiling", nullable=True),
+        ),
+        key=("model", "measure", "target", "held_constant"),
+        open_ended=True,
     ),
     "mlp_history": Table(
         "mlp_history_{model}.csv",
@@ -365,6 +478,113 @@ TABLES: dict[str, Table] = {
             ),
         ),
         key=("image_id", "model", "check", "level"),
+    ),
+    "image_features": Table(
+        "image_features.csv",
+        "python feature_analysis.py --calculate-features",
+        "Colour, texture, structure and scene of each image, from its file at its own size (longer side reduced to "
+        "1,024 px at most). Only the groups of the last --calculate-features run are there.",
+        (IMAGE_ID, CATEGORY, SUBCATEGORY, MEMORABILITY, *_feature_columns()),
+        optional=tuple(feature.name for feature in (*FEATURES, *SCENE_FEATURES)),
+    ),
+    "feature_correlations": Table(
+        "feature_correlations.csv",
+        "python feature_analysis.py --evaluate-features",
+        "Rank correlation of each feature with memorability and with each column of the attribution table. Hue is "
+        "circular, so that its rank correlation depends on where the circle is cut: read its cosine (red against cyan) "
+        "and sine (yellow-green against blue-violet) instead.",
+        (
+            Column("feature", "text", "column of image_features.csv; hue also by its cosine and sine"),
+            Column("target", "text", "memorability, or a column of ig_<model>.csv"),
+            Column("model", "text", "model of the attribution table; empty for memorability", nullable=True),
+            Column("group", "text", "colour, texture, structure or scene"),
+            Column("n", "int", "images that have both"),
+            Column(
+                "rho",
+                "float",
+                "Spearman correlation; empty for a constant feature or under 10 images",
+                nullable=True,
+            ),
+            Column("ci_low", "float", "lower end of its 95 % percentile bootstrap interval", nullable=True),
+            Column("ci_high", "float", "upper end of it", nullable=True),
+            Column("p", "float", "two-sided p of rho", nullable=True),
+            Column("q", "float", "Benjamini-Hochberg q over all features of one target", nullable=True),
+            Column(
+                "rho_within_category",
+                "float",
+                "the same from ranks inside each category, pooled; empty with one category",
+                nullable=True,
+            ),
+            Column("resamples", "int", "bootstrap resamples of the images"),
+            Column("seed", "int", "seed of the resampling"),
+        ),
+        key=("feature", "target", "model"),
+    ),
+    "feature_model": Table(
+        "feature_model.csv",
+        "python feature_analysis.py --evaluate-features",
+        "Memorability predicted from features by cross-validation: how well, and what features add to reconstruction error "
+        "and distinctiveness. Rows of one model share their images and folds.",
+        (
+            Column("learner", "text", "gradient boosting, or ridge (linear)"),
+            Column("predictors", "text", "image features, error and distinctiveness, or both"),
+            Column(
+                "model",
+                "text",
+                "model of the error and distinctiveness; empty for features alone",
+                nullable=True,
+            ),
+            Column("columns", "int", "number of predictor columns"),
+            Column("n", "int", "images"),
+            Column(
+                "folds",
+                "int",
+                "folds, dealt within categories; each image is predicted once, by a fit without it",
+            ),
+            Column("rho", "float", "Spearman correlation of prediction and memorability", nullable=True),
+            Column("ci_low", "float", "lower end of its 95 % percentile bootstrap interval", nullable=True),
+            Column("ci_high", "float", "upper end of it", nullable=True),
+            Column("p", "float", "two-sided p of rho", nullable=True),
+            Column(
+                "rho_within_category", "float", "rho from ranks inside each category, pooled", nullable=True
+            ),
+            Column("r2", "float", "1 - squared error / variance; below 0 is worse than the mean"),
+            Column("mae", "float", "mean absolute error", "memorability score"),
+            Column(
+                "gain",
+                "float",
+                "rho minus that of error and distinctiveness with the same learner; only where predictors are both",
+                nullable=True,
+            ),
+            Column("gain_ci_low", "float", "lower end of its 95 % paired bootstrap interval", nullable=True),
+            Column("gain_ci_high", "float", "upper end of it", nullable=True),
+            Column("gain_p", "float", "two-sided bootstrap p of the gain", nullable=True),
+            Column("resamples", "int", "bootstrap resamples of the images"),
+            Column("seed", "int", "seed of folds, learners and resampling"),
+        ),
+        key=("learner", "predictors", "model"),
+    ),
+    "feature_importance": Table(
+        "feature_importance.csv",
+        "python feature_analysis.py --evaluate-features",
+        "Permutation importance in the model of image features alone: what its rho loses when a feature is shuffled "
+        "among the images of each fold. Features that say the same share their importance.",
+        (
+            Column("learner", "text", "gradient boosting or ridge"),
+            Column("feature", "text", "column of image_features.csv"),
+            Column("group", "text", "colour, texture, structure or scene"),
+            Column(
+                "importance",
+                "float",
+                "mean loss of the cross-validated rho; larger: relied on more",
+                nullable=True,
+            ),
+            Column("sd", "float", "standard deviation of the loss over shuffles", nullable=True),
+            Column("repeats", "int", "shuffles"),
+            Column("n", "int", "images"),
+            Column("seed", "int", "seed of the shuffles"),
+        ),
+        key=("learner", "feature"),
     ),
 }
 
