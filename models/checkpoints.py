@@ -88,13 +88,16 @@ def checkpoint_sha256(path: Path) -> str:
 # ------------------------------------------------------------------------------------------------ state dicts
 
 
-def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], source: Path | str) -> int:
+def load_strictly(
+    model: nn.Module, state: Mapping[str, torch.Tensor], source: Path | str, assign: bool = False
+) -> int:
     """Copy every tensor of ``state`` into ``model``, or say which do not fit.
 
     Args:
         model: The freshly built network.
         state: Its tensors by name.
         source: Where they come from, for messages.
+        assign: Take the tensors themselves instead of copying them, for a network built without storage.
 
     Returns:
         How many tensors arrived: all of them.
@@ -121,7 +124,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], source: P
         raise UserError(
             f"The weights in {source} do not fit the network ({type(model).__name__}): {'; '.join(texts)}."
         )
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict(state, strict=True, assign=assign)
     return len(own)
 
 

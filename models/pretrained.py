@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import importlib.util
-import pickle
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,6 @@ _ENUM_MEMBERS = {
 }
 
 _DOWNLOAD_PROBE_SECONDS = 20
-_READ_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, OSError)
 
 
 def weight_file(name: str) -> Path:
@@ -158,38 +156,21 @@ def load_lpips_linear(trunk_name: str) -> list[torch.Tensor]:
             f"{path} is missing from the installed lpips package; reinstall it with: "
             "pip install --force-reinstall --no-deps lpips"
         )
-    state = read_weight_file(path, "reinstall it with: pip install --force-reinstall --no-deps lpips")
+    state = _read_tensors(path, "reinstall it with: pip install --force-reinstall --no-deps lpips")
     return [state[f"lin{layer}.model.1.weight"].float().flatten() for layer in range(len(state))]
 
 
-def read_weight_file(path: Path, remedy: str) -> dict[str, torch.Tensor]:
-    """Read a dict of tensors to the CPU, refusing pickled code.
-
-    Args:
-        path: A file written by ``torch.save``.
-        remedy: What the user should do when the file is damaged; ends the error message.
-
-    Raises:
-        UserError: If the file is a web page, truncated, or not a dict of tensors; the message names it.
-    """
+def _read_tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:
+    """Read a dict of tensors, ending the message about a damaged file with what to do about it."""
     import torch
 
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise UserError(
-            f"{path} is a web page ({size:,} bytes), not a PyTorch weight file: a download was answered with "
-            f"an HTML page. Delete it and {remedy}"
-        )
+    from models.checkpoints import read_weights_file
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except _READ_ERRORS as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path} ({size:,} bytes) cannot be read as a PyTorch weight file; it is probably truncated "
-            f"({reason}). Delete it and {remedy}"
-        ) from error
+        state = read_weights_file(path)
+    except UserError as error:
+        size = path.stat().st_size
+        raise UserError(f"{error} It has {size:,} bytes. Delete {path} and {remedy}") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} does not hold a dict of tensors. Delete it and {remedy}")
     return state
@@ -253,14 +234,11 @@ def _download(url: str, path: Path, size: str) -> None:
         ) from error
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _warn_unless_published(path: Path) -> str:
     """Return the SHA-256 of a weight file and warn when it is not the one its name promises."""
-    digest = _sha256(path)
+    from utils.runs import file_sha256
+
+    digest = file_sha256(path)
     if not digest.startswith(path.stem.rsplit("-", 1)[-1]):
         log.warning(
             "%s is not the published file of that name (SHA-256 %s...): results will differ from others'.",
@@ -272,24 +250,16 @@ def _warn_unless_published(path: Path) -> str:
 
 def _assign_strictly(network: nn.Module, name: str) -> None:
     """Give a network without storage the tensors of its file; missing, extra or misshapen is an error."""
+    from models.checkpoints import load_strictly
+
     path = _ensure_file(name)
-    state = read_weight_file(path, _remedy(name))
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    if expected != found:
-        wrong = sorted(
-            f"{key} (expected {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')})"
-            for key in expected.keys() | found.keys()
-            if expected.get(key) != found.get(key)
-        )
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(
-            f"{path} does not hold the weights of {name}: {'; '.join(wrong[:3])}{more}. "
-            f"Delete it and {_remedy(name)}"
-        )
+    state = _read_tensors(path, _remedy(name))
+    try:
+        count = load_strictly(network, state, path, assign=True)
+    except UserError as error:
+        raise UserError(f"{error} Delete {path} and {_remedy(name)}") from None
     _warn_unless_published(path)
-    network.load_state_dict(state, strict=True, assign=True)
-    log.info("Loaded %d tensors of %s from %s", len(state), name, path)
+    log.info("Loaded %s: all %d tensors of %s", path, count, name)
 
 
 def _load_whole(name: str, weights: str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -314,7 +284,7 @@ def _load_whole(name: str, weights: str, seed: int) -> tuple[nn.Module, dict[str
         else:
             path = _ensure_file(name)
             # read once refusing pickled code, because torchvision itself reads with weights_only=False
-            read_weight_file(path, _remedy(name))
+            _read_tensors(path, _remedy(name))
             meta["file"], meta["sha256"] = str(path), _warn_unless_published(path)
             try:
                 # torchvision builds it, because the enum decides more: frozen batch norm and its epsilon
