@@ -1,4 +1,4 @@
-"""The VGG convolutional autoencoder of the paper (section 2.2), tensor for tensor that of the public checkpoint.
+"""The VGG convolutional autoencoder the paper starts from, tensor for tensor that of the public checkpoint.
 
 Module names (``conv1``, ``0 EncoderLayer``, ``layer``) are those of the checkpoint's state dict, so that it loads
 strictly and without a key map.
