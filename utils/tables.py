@@ -108,6 +108,41 @@ def _feature_columns() -> tuple[Column, ...]:
     )
 
 
+def _loss_correlation_columns(*held: Column) -> tuple[Column, ...]:
+    """The columns of a correlation of losses with memorability; `held` are those of its within-group rho."""
+    return (
+        Column("n", "int", "images with both the loss and a score"),
+        Column("rho", "float", "Spearman's rho with memorability; empty where undefined", nullable=True),
+        Column("p", "float", "two-sided p-value of rho = 0", nullable=True),
+        Column("q", "float", "Benjamini-Hochberg q over all rows of the table", nullable=True),
+        Column(
+            "ci_low", "float", "lower end of the 95 % percentile bootstrap interval of rho", nullable=True
+        ),
+        Column("ci_high", "float", "upper end of it", nullable=True),
+        Column("resamples", "int", "bootstrap resamples of the images"),
+        Column("seed", "int", "seed of the resamples and of the random halves behind the ceiling"),
+        *held,
+        Column(
+            "rho_within_subcategory", "float", "rho from ranks inside each subcategory, pooled", nullable=True
+        ),
+        Column("n_within_subcategory", "int", "images in subcategories of 10 or more, on which it rests"),
+        Column(
+            "ceiling",
+            "float",
+            "noise ceiling of rho, from the response counts; empty without them",
+            nullable=True,
+        ),
+        Column("rho_over_ceiling", "float", "rho divided by the ceiling", nullable=True),
+        Column("mean", "float", "mean loss"),
+        Column("sd", "float", "standard deviation of the loss (n - 1)", nullable=True),
+        Column("median", "float", "median loss"),
+    )
+
+
+_LOSS_MEASURE = Column(
+    "measure", "text", "loss; 'exposure': the training loss at the image's single exposure"
+)
+
 TABLES: dict[str, Table] = {
     "splits": Table(
         "splits.csv",
@@ -254,6 +289,68 @@ TABLES: dict[str, Table] = {
         ),
         key=("model", "measure", "target", "held_constant"),
         open_ended=True,
+    ),
+    "loss_correlations": Table(
+        "loss_correlations.csv",
+        "python autoencoder_evaluation.py",
+        "Correlation of each model's losses with memorability (positive: what is reconstructed worse is remembered better). "
+        "With --table, model is the name of that file.",
+        (
+            MODEL,
+            _LOSS_MEASURE,
+            *_loss_correlation_columns(
+                Column(
+                    "rho_within_category",
+                    "float",
+                    "rho from ranks inside each category, pooled; empty with fewer than two categories",
+                    nullable=True,
+                ),
+                Column("ci_low_within_category", "float", "lower end of its 95 % interval", nullable=True),
+                Column("ci_high_within_category", "float", "upper end of it", nullable=True),
+            ),
+        ),
+        key=("model", "measure"),
+    ),
+    "loss_correlations_by_category": Table(
+        "loss_correlations_by_category.csv",
+        "python autoencoder_evaluation.py",
+        "The same inside each category, with the category's own noise ceiling. Empty where no category is known.",
+        (
+            MODEL,
+            Column("category", "text", "category of the images"),
+            _LOSS_MEASURE,
+            *_loss_correlation_columns(),
+        ),
+        key=("model", "category", "measure"),
+    ),
+    "loss_comparisons": Table(
+        "loss_comparisons.csv",
+        "python autoencoder_evaluation.py",
+        "Differences between two correlations with memorability, from the same resamples of the same images: between the "
+        "losses of a model, and between models by the same loss.",
+        (
+            Column("comparison", "text", "losses (of one model) or models (by one loss)"),
+            Column("model_a", "text", "model of the first correlation"),
+            Column("measure_a", "text", "its loss"),
+            Column("model_b", "text", "model of the second correlation"),
+            Column("measure_b", "text", "its loss"),
+            Column("n", "int", "images that have both losses"),
+            Column("rho_a", "float", "first correlation, on these images", nullable=True),
+            Column("rho_b", "float", "second correlation", nullable=True),
+            Column("difference", "float", "rho_a - rho_b", nullable=True),
+            Column("ci_low", "float", "lower end of the 95 % paired bootstrap interval", nullable=True),
+            Column("ci_high", "float", "upper end of it", nullable=True),
+            Column(
+                "p",
+                "float",
+                "two-sided, from the resampled differences; at least 2 / (resamples + 1)",
+                nullable=True,
+            ),
+            Column("q", "float", "Benjamini-Hochberg q over all rows of the table", nullable=True),
+            Column("resamples", "int", "bootstrap resamples"),
+            Column("seed", "int", "their seed"),
+        ),
+        key=("model_a", "measure_a", "model_b", "measure_b"),
     ),
     "mlp_history": Table(
         "mlp_history_{model}.csv",
