@@ -46,7 +46,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows every default, once, and leaves out those that say nothing (None, False)."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, False, True) or action.default is argparse.SUPPRESS:
+        # By identity: 0 and 1 are equal to False and True, and are defaults worth showing.
+        if any(action.default is value for value in (None, False, True, argparse.SUPPRESS)):
             return action.help or ""
         return super()._get_help_string(action) or ""
 
