@@ -45,7 +45,6 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
     monkeypatch.setattr(run_pipeline, "ROOT", root)
     monkeypatch.setattr(run_pipeline, "STAGES", tuple(stages))
     monkeypatch.setattr("utils.report.write_report", lambda path: (Path(path) / "report.html", 0))
-    monkeypatch.setattr(logging.getLogger("memorability"), "propagate", True)
     caplog.set_level(logging.INFO)
     return output
 

@@ -65,11 +65,8 @@ def test_layout_and_columns_are_memcats(built: Path) -> None:
         assert len({row["subcategory"] for row in rows if row["category"] == category}) >= 2
 
 
-def test_real_table_has_the_same_header(built: Path) -> None:
-    real = ROOT.parent / "shared" / "data" / "memcat_image_data.csv"
-    if not real.is_file():
-        pytest.skip("the real MemCat table is not here")
-    header = real.open(encoding="utf-8").readline()
+def test_real_table_has_the_same_header(built: Path, real_memcat_table: Path) -> None:
+    header = real_memcat_table.open(encoding="utf-8").readline()
     assert (built / "MemCat_data" / "memcat_image_data.csv").open(encoding="utf-8").readline() == header
 
 

@@ -157,7 +157,7 @@ def _figure(path: Path, output_path: Path) -> Block:
         height = round(image.height * MAX_FIGURE_PX / image.width)
         image = image.resize((MAX_FIGURE_PX, height), Image.Resampling.LANCZOS)
     encoded = []
-    for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 88})):
+    for kind, options in (("PNG", {}), ("JPEG", {"quality": 88})):
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
         encoded.append((len(buffer.getvalue()), kind, buffer.getvalue()))

@@ -69,7 +69,7 @@ def show(value: float | None, digits: int = 2) -> str:
         return "–"
     if digits > 2 and value != 0 and abs(value) < 10**-digits / 2:  # losses and deltas; a rho of 0.00 is 0.00
         return f"{value:.1e}"
-    return f"{value:,.{digits}f}"
+    return f"{round(value, digits) + 0.0:,.{digits}f}"  # adding 0 turns -0.00 into 0.00
 
 
 def show_p(value: float | None) -> str:
@@ -90,6 +90,13 @@ def _drawn(row: pd.Series) -> tuple[float, float, float] | str:
     return values if all(math.isfinite(value) for value in values) else "–"
 
 
+def _label(row: pd.Series) -> str:
+    """Name a correlation: its measure, with what if not memorability, and what is held constant."""
+    target = row.get("target", "memorability")
+    text = row["measure"] if target == "memorability" else f"{row['measure']} with {target}"
+    return f"{text}, {row['held_constant']} held constant" if row.get("held_constant") else text
+
+
 def _correlation_block(
     title: str, frame: pd.DataFrame, name: str, file: str, strong: str = "", text: str = ""
 ) -> Block:
@@ -108,7 +115,7 @@ def _correlation_block(
     rows = [
         table_row(
             [
-                row["measure"],
+                _label(row),
                 f"{row['n']:,.0f}",
                 show(row["rho"]),
                 show_range(row["ci_low"], row["ci_high"]),
@@ -118,7 +125,7 @@ def _correlation_block(
                 show(row["ceiling"]),
                 show(row["rho_over_ceiling"]),
             ],
-            strong=row["measure"] == strong,
+            strong=_label(row) == strong,
         )
         for _, row in frame.iterrows()
     ]
@@ -360,6 +367,13 @@ def headline_tiles(output_path: Path) -> list[Block]:
     return tiles
 
 
+def _first(frame: pd.DataFrame, path: Path) -> pd.Series:
+    """The first row, or a word where there is none."""
+    if frame.empty:
+        raise UserError(f"{path} has no row for this number.")
+    return frame.iloc[0]
+
+
 def _rho_tile(row: pd.Series, note: str, file: str, name: str = "rho") -> Block:
     """A tile for one correlation."""
     value, low, high = float(row[name]), float(row["ci_low"]), float(row["ci_high"])
@@ -379,7 +393,7 @@ def _reconstruction_tile(output_path: Path) -> Block:
     path = output_file(output_path, "loss_correlations")
     frame = read_table(path, "loss_correlations")
     chosen = frame[frame["measure"] == TRAINING_LOSS]
-    row = (chosen if len(chosen) else frame).iloc[0]
+    row = _first(chosen if len(chosen) else frame, path)
     note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}; "
     note += f"within category {show(row['rho_within_category'])}"
     return _rho_tile(row, note, path.name)
@@ -388,8 +402,9 @@ def _reconstruction_tile(output_path: Path) -> Block:
 def _distinctiveness_tile(output_path: Path) -> Block:
     path = output_file(output_path, "distinctiveness_correlations")
     frame = read_table(path, "distinctiveness_correlations")
-    chosen = frame[frame["measure"] == "distinctiveness"]
-    row = (chosen if len(chosen) else frame).iloc[0]
+    plain = (frame["target"] == "memorability") & (frame["held_constant"] == "")
+    chosen = frame[plain & (frame["measure"] == "distinctiveness")]
+    row = _first(chosen if len(chosen) else frame, path)
     note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}; within category {show(row['rho_within_category'])}"
     return _rho_tile(row, note, path.name)
 
@@ -412,7 +427,7 @@ def _prediction_tile(output_path: Path) -> Block:
     path = output_file(output_path, "mlp_metrics")
     frame = read_table(path, "mlp_metrics")
     frame = frame[frame["metric"] == "spearman"]
-    row = frame[frame["predictor"] == "mlp"].iloc[0]
+    row = _first(frame[frame["predictor"] == "mlp"], path)
     others = frame[
         (frame["model"] == row["model"])
         & frame["predictor"].isin(["ridge", "reconstruction-error", "noise-ceiling"])
@@ -444,9 +459,7 @@ def _feature_tile(output_path: Path) -> Block:
     path = output_file(output_path, "feature_correlations")
     frame = read_table(path, "feature_correlations")
     frame = frame[frame["target"] == "memorability"].dropna(subset=["rho"])
-    if frame.empty:
-        raise UserError(f"{path} has no defined correlation with memorability.")
-    row = frame.loc[frame["rho"].abs().idxmax()]
+    row = _first(frame.iloc[frame["rho"].abs().argsort()[::-1]], path)
     return _rho_tile(
         row,
         f"{row['feature']}, n = {row['n']:,.0f}, the largest of {len(frame)}; q {show_p(row['q'])}",
