@@ -68,16 +68,17 @@ STAGES = (
     Stage("mlp_predict", ("--train", "--evaluate"), ("data", "output", "compute", "batch"), {}, "first"),
     Stage(
         "model_interpretation_IG",
-        ("--save",),
-        ("data", "output", "compute", "weights"),
+        ("--save", "--detect"),
+        ("data", "output", "compute", "weights", "scenes"),
         {"ig_steps": "--steps", "ig_limit": "--limit"},
         "first",
     ),
     Stage(
         "feature_analysis",
         ("--calculate-features", "--evaluate-features"),
-        ("data", "output", "compute", "batch", "weights"),
-        {"detector": "--detector", "segmenter": "--segmenter"},
+        ("data", "output", "processing", "batch", "weights", "scenes"),
+        {},
+        "all",
     ),
 )
 
@@ -89,8 +90,8 @@ DEMO = {
     "weights": "random",
     "ig_steps": 8,
     "ig_limit": 6,
-    "detector": "light",
-    "segmenter": "light",
+    "detector": DETECTORS["light"],
+    "segmenter": SEGMENTERS["light"],
 }
 
 
@@ -131,8 +132,6 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
         "--ig-steps", type=positive_int, metavar="N", help="steps of Integrated Gradients (stage 7)"
     )
     own.add_argument("--ig-limit", type=positive_int, metavar="N", help="images to attribute (stage 7)")
-    own.add_argument("--detector", choices=DETECTORS, help="object detector (stage 8)")
-    own.add_argument("--segmenter", choices=SEGMENTERS, help="segmentation network (stage 8)")
     own.add_argument(
         "--extra",
         action="append",

@@ -89,6 +89,15 @@ def test_changed_code_reruns_its_stage_alone(study: Path) -> None:
     assert run(study) == "first second third"
 
 
+def test_a_stage_may_complete_what_an_earlier_one_wrote(study: Path) -> None:
+    script = run_pipeline.ROOT / "third.py"
+    text = script.read_text().replace('"outputs": ["third.csv"]', '"outputs": ["third.csv", "first.csv"]')
+    script.write_text(text + '(output / "first.csv").write_text("completed")\n')
+    assert run(study) == "first second third"
+    assert run(study) == "second third"  # the second read what the third has completed since
+    assert run(study) == ""
+
+
 def test_changed_arguments_rerun(study: Path) -> None:
     run(study)
     assert run(study, "--seed", "1") == "first second third"
@@ -228,7 +237,8 @@ def accepted(stage: Stage, arguments: list[str]) -> object:
 EVERYTHING = shlex.split(
     "--data-dir d --scores-csv s.csv --score-column c --sample --limit 9 --on-error fail --output-path o --overwrite "
     "--model-names a.pth b.pth --image-size 64 --workers 1 --device cpu --seed 4 --batch-size 3 --weights random "
-    "--arch vgg11 --pretrained none --recipe released --losses mse ssim --ig-steps 4 --ig-limit 2"
+    "--arch vgg11 --pretrained none --recipe released --losses mse ssim --ig-steps 4 --ig-limit 2 "
+    "--detector light --segmenter light --min-score 0.3"
 )
 
 
@@ -243,6 +253,9 @@ def test_each_stage_understands_what_it_is_given(stage: Stage) -> None:
         assert given.limit == (2 if stage.name == "model_interpretation_IG" else 9)
     if "compute" in stage.groups:
         assert (given.image_size, given.device, given.seed) == (64, "cpu", 4)
+    if "scenes" in stage.groups:
+        assert given.detector == "fasterrcnn_mobilenet_v3_large_320_fpn"
+        assert (given.segmenter, given.min_score) == ("lraspp_mobilenet_v3_large", 0.3)
     if "weights" in stage.groups:
         assert given.weights == "random"
     if stage.models:

@@ -14,7 +14,7 @@ from utils.cli import UserError, build_parser
 from utils.runs import file_sha256, read_json, write_json
 
 RECORD_FILE = "pipeline.json"
-GROUPS = ("data", "output", "models", "compute", "batch", "weights")
+GROUPS = ("data", "output", "models", "compute", "batch", "weights", "scenes")
 _CHECKSUM_LIMIT_BYTES = 32 * 2**20
 _SHARED_OUTPUTS = {"skipped_images.csv"}  # every stage replaces its own rows of these
 _NOT_STAGES_CODE = {"pipeline.py", "report.py", "report_sections.py"}
@@ -153,14 +153,17 @@ def record_stage(output_path: Path, name: str, command: list[str], code: str, se
             f"The stage {name} ended well but left no complete record in {path}. Run it again by itself."
         )
     stages = read_record(output_path)
+    outputs = {
+        file: fingerprint(output_path / file) for file in run["outputs"] if file not in _SHARED_OUTPUTS
+    }
+    for earlier in stages.values():  # a stage may complete what an earlier one wrote
+        earlier["outputs"].update({file: outputs[file] for file in earlier["outputs"] if file in outputs})
     stages[name] = {
         "command": command,
         "code": code,
         "seconds": round(seconds, 1),
         "inputs": {str(Path(file).resolve()): fingerprint(Path(file)) for file in run["inputs"]},
-        "outputs": {
-            file: fingerprint(output_path / file) for file in run["outputs"] if file not in _SHARED_OUTPUTS
-        },
+        "outputs": outputs,
     }
     write_json(output_path / RECORD_FILE, {"stages": stages})
     return run["outputs"]
