@@ -321,10 +321,9 @@ def glcm_properties(matrix: np.ndarray) -> tuple[float, float, float, float]:
 def texture_features(grey: np.ndarray) -> dict[str, float]:
     """Texture features of one picture, (H, W) uint8; names, units and GLCM settings in `FEATURES`."""
     matrices = [matrix for offset in GLCM_OFFSETS if (matrix := glcm(grey, offset)) is not None]
-    if matrices:
-        values = np.array([glcm_properties(matrix) for matrix in matrices]).mean(axis=0)
-    else:
-        values = np.full(4, np.nan)  # a single pixel has no neighbours
+    # A single pixel has no neighbours, hence no matrix and no values.
+    properties = [glcm_properties(matrix) for matrix in matrices] or [(np.nan,) * 4]
+    values = np.mean(properties, axis=0)
     names = ("glcm_contrast", "glcm_energy", "glcm_homogeneity", "glcm_correlation")
     entropy = entropy_bits(np.bincount(grey.ravel(), minlength=256))
     return {"grey_entropy": entropy, **dict(zip(names, values.tolist(), strict=True))}
@@ -379,6 +378,24 @@ def image_features(rgb: np.ndarray, groups: Sequence[str] = GROUPS) -> dict[str,
         if group in groups:
             found.update(compute[group]())
     return {name: float(value) for name, value in found.items()}
+
+
+def definition() -> dict[str, object]:
+    """Every setting that decides a value, for the record that tells whether finished work still stands."""
+    names = (
+        "MAX_SIDE_PX",
+        "MIN_SIDE_PX",
+        "MIN_MEAN_CHROMA",
+        "MIN_RESULTANT",
+        "LAB_BIN_LIGHTNESS",
+        "LAB_BIN_CHROMA",
+        "GLCM_LEVELS",
+        "GLCM_OFFSETS",
+        "CANNY_LOW",
+        "CANNY_HIGH",
+        "SOBEL_BIN",
+    )
+    return {name: globals()[name] for name in names} | {"features": [feature.name for feature in FEATURES]}
 
 
 def read_pixels(path: str | Path) -> np.ndarray:

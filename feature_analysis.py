@@ -1,0 +1,214 @@
+"""What memorable images look like: colour, texture, structure and scene of each image, against memorability.
+
+Reads: images and scores; to evaluate, also the attribution table (ig_<model>.csv), reconstruction errors
+and distinctiveness, where there are any. Done: features of each image, from its file at its own size; their
+rank correlation with memorability and with each attribution measure; memorability predicted from them.
+Writes: image_features.csv and the objects and segments in scene_cache_<detector>_<segmenter>.npz;
+feature_correlations.csv, feature_model.csv, feature_importance.csv and their figures.
+"""
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING
+
+from utils.cli import UserError, build_parser, log, positive_int, run_script
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from utils.memcat import Dataset
+    from utils.runs import Run
+
+SCRIPT = "feature_analysis"
+GROUPS = ("colour", "texture", "structure", "scene")
+SHARD_SIZE = 256
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser: the shared flags, what to do, which features, and how they are judged."""
+    parser = build_parser(
+        __doc__ or "", "data", "output", "models", "processing", "batch", "weights", "scenes"
+    )
+    what = parser.add_argument_group("what to do (both, if neither is given)")
+    what.add_argument("--calculate-features", action="store_true", help="compute the features of each image")
+    what.add_argument(
+        "--evaluate-features", action="store_true", help="correlate them and predict memorability"
+    )
+    what.add_argument(
+        "--features", nargs="+", choices=GROUPS, help="groups of features to compute (default: all four)"
+    )
+    how = parser.add_argument_group("evaluation")
+    how.add_argument("--resamples", type=positive_int, default=1000, help="bootstrap resamples of the images")
+    how.add_argument("--folds", type=positive_int, default=5, help="folds of the model of memorability")
+    how.add_argument(
+        "--repeats", type=positive_int, default=5, help="shuffles per feature for its importance"
+    )
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Calculate, evaluate, or both."""
+    from utils.runs import Run, is_main_rank
+    from utils.scene_features import check_min_score
+
+    check_min_score(args.min_score)
+    if args.folds < 2:
+        raise UserError("--folds 1 leaves nothing to fit on; expected at least 2.")
+    both = args.calculate_features == args.evaluate_features
+    with Run(SCRIPT, args) as run:
+        if both or args.calculate_features:
+            calculate(run, args)
+        if (both or args.evaluate_features) and is_main_rank():
+            evaluate(run, args)
+
+
+# -------------------------------------------------------------------------------------------- calculate
+
+
+def calculate(run: "Run", args: argparse.Namespace) -> None:
+    """Compute the chosen groups and write image_features.csv."""
+    from utils.memcat import load_dataset
+    from utils.runs import is_main_rank
+
+    dataset = load_dataset(args)
+    run.note_sample(dataset)
+    images = dataset.table[["image_id", "path"]]
+    parts, skipped = [], list(dataset.skipped)
+    chosen = args.features or GROUPS
+    file_groups = [group for group in GROUPS if group in chosen and group != "scene"]
+    if "scene" in chosen:
+        scene, left_out = scene_frame(run, args, images)
+        parts.append(scene)
+        skipped += left_out
+    if file_groups:
+        pixels, left_out = file_frame(args, images, file_groups)
+        parts.insert(0, pixels)
+        skipped += left_out
+    if is_main_rank():
+        write_features(run, dataset, parts, skipped)
+
+
+def scene_frame(
+    run: "Run", args: argparse.Namespace, images: "pd.DataFrame"
+) -> tuple["pd.DataFrame | None", list[tuple[str, str]]]:
+    """Find objects and segments, or read them from the cache; return their features and the images left out."""
+    import pandas as pd
+
+    from utils.scene_features import SceneSettings, cache_path, ensure_scene_cache
+
+    if args.weights == "random":
+        run.note_random("detector and segmenter")
+    settings = SceneSettings(
+        args.detector,
+        args.segmenter,
+        args.weights,
+        args.seed,
+        run.device,
+        args.batch_size,
+        args.workers,
+        args.on_error,
+        args.overwrite,
+    )
+    cache, skipped = ensure_scene_cache(images, args.output_path, settings)
+    if cache is None:
+        return None, skipped
+    run.add_output(cache_path(args.output_path, args.detector, args.segmenter))
+    names = [image_id for image_id in images["image_id"] if image_id in cache]
+    frame = pd.DataFrame([{"image_id": name, **cache.features(name, args.min_score)} for name in names])
+    with_objects = int((frame["object_count"] > 0).sum())
+    log.info(
+        "Objects with a score of at least %g in %d of %d images.", args.min_score, with_objects, len(frame)
+    )
+    if not with_objects:
+        log.warning("No objects were found at all; lower --min-score, or choose another --detector.")
+    return frame, skipped
+
+
+def file_frame(
+    args: argparse.Namespace, images: "pd.DataFrame", groups: list[str]
+) -> tuple["pd.DataFrame | None", list[tuple[str, str]]]:
+    """Compute the groups that need pixels only, in worker processes; return them and the images left out."""
+    from utils import image_features
+    from utils.runs import atomic_path, is_main_rank
+    from utils.shards import run_sharded
+    from utils.tables import read_csv
+
+    result = run_sharded(
+        f"features_{'_'.join(groups)}",
+        images,
+        None,
+        output_path=args.output_path,
+        settings={"groups": groups, "definition": image_features.definition()},
+        load=partial(image_features.file_features, groups=tuple(groups)),
+        batch_size=16,
+        workers=args.workers,
+        executor="process",
+        shard_size=SHARD_SIZE,
+        on_error=args.on_error,
+        overwrite=args.overwrite,
+        description=", ".join(groups),
+    )
+    if not is_main_rank():
+        return None, []
+    # Kept beside the job's manifest, so that another threshold or another group computes nothing again.
+    path = result.folder / "features.csv"
+    if not result.up_to_date:
+        with atomic_path(path) as temporary:
+            result.frame().to_csv(temporary, index=False)
+        result.finish([path])
+    frame = read_csv(path, text_columns=["image_id"])
+    numbers = frame.columns.drop("image_id")
+    frame[numbers] = frame[numbers].replace("", None).astype(float)
+    return frame, result.skipped
+
+
+def write_features(
+    run: "Run", dataset: "Dataset", parts: list["pd.DataFrame"], skipped: list[tuple[str, str]]
+) -> None:
+    """Join the groups with the scores, write the table, and say what was left out or is undefined."""
+    frame = dataset.table[["image_id", "category", "subcategory", "memorability"]]
+    for part in parts:
+        frame = frame.merge(part, on="image_id", validate="one_to_one")
+    names = [name for part in parts for name in part.columns if name != "image_id"]
+    empty = frame[names].isna().sum()
+    empty = empty[empty > 0]
+    if len(empty):
+        listed = ", ".join(f"{name} {count}" for name, count in empty.items())
+        log.info("Undefined values, left empty (column and number of images): %s.", listed)
+    run.count(total=len(dataset.table), done=len(frame), undefined_values=int(empty.sum()))
+    run.write_table(frame, "image_features")
+    run.report_skipped(skipped)
+
+
+# -------------------------------------------------------------------------------------------- evaluate
+
+
+def evaluate(run: "Run", args: argparse.Namespace) -> None:
+    """Correlate the features, predict memorability from them, draw both."""
+    from utils.feature_evaluation import attribution_tables, correlate, error_tables
+    from utils.feature_figures import draw_clusters, draw_correlations, draw_model
+    from utils.feature_model import ModelSettings, feature_model
+
+    frame = run.read_table("image_features")
+    if "caveat" in frame:
+        run.note_caveats(text for cell in frame.pop("caveat").unique() for text in cell.split("; "))
+    table = correlate(frame, attribution_tables(run, args), args.resamples, args.seed)
+    run.write_table(table, "feature_correlations")
+    for stem, figure in (
+        ("feature_correlations", draw_correlations(table)),
+        ("feature_clusters", draw_clusters(frame, table)),
+    ):
+        if figure is not None:
+            run.save_figure(figure, stem)
+    settings = ModelSettings(args.folds, args.repeats, args.resamples, args.seed)
+    found = feature_model(frame, error_tables(run, args), settings)
+    if found is None:
+        return
+    models, importances = found
+    run.write_table(models, "feature_model")
+    run.write_table(importances, "feature_importance")
+    run.save_figure(draw_model(models, importances), "feature_model")
+
+
+if __name__ == "__main__":
+    run_script(main, get_parser)
