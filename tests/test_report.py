@@ -124,6 +124,13 @@ def results(tmp_path: Path) -> Path:
         q=[0.04, 0.0001, np.nan],
     )
     write(tmp_path, "feature_correlations", features)
+    models = pd.DataFrame(
+        {"learner": "ridge", "predictors": ["image features", "both"], "model": ["", MODEL], "n": 60}
+    )
+    models = models.assign(
+        rho=[0.31, 0.44], gain=[np.nan, 0.07], gain_ci_low=[np.nan, 0.01], gain_ci_high=[np.nan, 0.12]
+    )
+    write(tmp_path, "feature_model", models.assign(ci_low=0.2, ci_high=0.5, r2=0.09))
     Image.effect_noise((1800, 300), 40).convert("RGB").save(tmp_path / "losses.png")
     Image.new("RGB", (600, 300), "white").save(tmp_path / "plain.png")
     for name in SCRIPTS:
@@ -178,6 +185,8 @@ def test_sections_hold_every_loss_predictor_and_feature(results: Path) -> None:
     assert " distinctiveness, mse held constant 60 0.12 " in text
     assert " distinctiveness with mse 60 0.87 " in text
     assert text.index("hue 60 -0.55") < text.index("clutter 60 0.20")
+    assert "ridge image features – 60 0.31 [0.20, 0.50] 0.09 –" in text
+    assert f"ridge both {MODEL} 60 0.44 [0.20, 0.50] 0.09 0.07 [0.01, 0.12]" in text
     assert "0.1235" in text
     assert "Code revision 0123abc, modified. Linux. torch 2.15.0." in text
     assert "python feature_analysis.py --output-path x" in text

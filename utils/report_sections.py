@@ -97,6 +97,12 @@ def _label(row: pd.Series) -> str:
     return f"{text}, {row['held_constant']} held constant" if row.get("held_constant") else text
 
 
+def _within_cell(row: pd.Series) -> Block:
+    """The pooled within-category rho above its interval, where the table has one."""
+    low, high = (row.get(f"{end}_within_category", math.nan) for end in ("ci_low", "ci_high"))
+    return {"text": show(row["rho_within_category"]), "range": show_range(low, high)}
+
+
 def _correlation_block(
     title: str, frame: pd.DataFrame, name: str, file: str, strong: str = "", text: str = ""
 ) -> Block:
@@ -121,7 +127,7 @@ def _correlation_block(
                 show_range(row["ci_low"], row["ci_high"]),
                 _drawn(row),
                 show_p(row["q"]),
-                show(row["rho_within_category"]),
+                _within_cell(row),
                 show(row["ceiling"]),
                 show(row["rho_over_ceiling"]),
             ],
@@ -323,6 +329,34 @@ def _features(output_path: Path) -> list[Block]:
     return [table_block("Features and memorability", [path.name], header, rows, text)]
 
 
+def _feature_models(output_path: Path) -> list[Block]:
+    """How well features predict memorability together, and what they add to error and distinctiveness."""
+    path = output_file(output_path, "feature_model")
+    header = ["learner", "predictors", "model", "n", "ρ", "95 % interval", INTERVAL_SCALE, "R²", "gain in ρ"]
+    rows = [
+        table_row(
+            [
+                row["learner"],
+                row["predictors"],
+                row["model"] or "–",
+                f"{row['n']:,.0f}",
+                show(row["rho"]),
+                show_range(row["ci_low"], row["ci_high"]),
+                _drawn(row),
+                show(row["r2"]),
+                {"text": show(row["gain"]), "range": show_range(row["gain_ci_low"], row["gain_ci_high"])},
+            ],
+            texts=3,
+        )
+        for _, row in read_table(path, "feature_model").iterrows()
+    ]
+    text = (
+        "Each image predicted once, by a fit without it. Gain: over reconstruction error and distinctiveness alone, "
+        "with the same learner."
+    )
+    return [table_block("All features together", [path.name], header, rows, text, texts=3)]
+
+
 STAGE_BLOCKS: dict[str, tuple[Callable[[Path], list[Block]], ...]] = {
     "autoencoder_finetune": (_fine_tuning,),
     "autoencoder_test": (_reconstruction,),
@@ -330,7 +364,7 @@ STAGE_BLOCKS: dict[str, tuple[Callable[[Path], list[Block]], ...]] = {
     "latent_analysis": (_distinctiveness,),
     "mlp_predict": (_prediction,),
     "model_interpretation_IG": (_attribution,),
-    "feature_analysis": (_features,),
+    "feature_analysis": (_features, _feature_models),
 }
 
 
