@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SEARCH_GRID: dict[str, tuple] = {
     "hidden_sizes": ((64,), (256, 64)),
     "dropout": (0.3, 0.6),
-    "learning_rate": (1e-4, 3e-4),
+    "learning_rate": (3e-5, 1e-4),
     "weight_decay": (1e-2, 1.0),
 }
 
@@ -46,7 +46,7 @@ class TrainingSettings:
 
     hidden_sizes: tuple[int, ...] = (256, 64)
     dropout: float = 0.5
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-5
     weight_decay: float = 1e-2
     batch_size: int = 128
     epochs: int = 50
