@@ -15,12 +15,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from utils.cli import IG_BASELINES, IG_METHODS, UserError
+
+if TYPE_CHECKING:
+    from utils.shards import Batch
 
 # Image-steps per forward and backward pass. On a CPU larger ones are slower (the activations leave the cache
 # and every pass touches fresh memory); a GPU needs many to be busy.
@@ -460,6 +464,25 @@ def density(maps: np.ndarray) -> np.ndarray:
     """
     limit = np.finfo(np.float16).max
     return np.clip(maps * (maps.shape[-1] * maps.shape[-2]), -limit, limit).astype(np.float16)
+
+
+def as_batch(found: Attributions) -> Batch:
+    """Turn attributions into what a shard keeps: a row per image, and the stored maps (array ``maps``)."""
+    from utils.shards import Batch
+
+    rows = [
+        {
+            "prediction": float(found.prediction[index]),
+            "baseline_prediction": float(found.baseline_prediction[index]),
+            "attribution_sum": float(found.attribution_sum[index]),
+            "convergence_delta": float(found.delta[index]),
+            "converged": bool(found.converged[index]),
+            "steps": int(found.steps[index]),
+            **summarise_map(found.maps[index]),
+        }
+        for index in range(len(found.maps))
+    ]
+    return Batch(rows, {"maps": density(found.maps)})
 
 
 # ------------------------------------------------------------------------------------------------ pictures

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +26,11 @@ from utils.attribution import (
     prepare_network,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Enough for a map whose likeness to another is asked; checking costs as many passes as eight images' attributions.
+MOST_STEPS = 16
 PATCH_PX = 16
 CURVE_POINTS = 15
 RANDOM_ORDERS = 5
@@ -214,13 +220,13 @@ def check_attributions(
         network: A :class:`utils.attribution.ScoreNetwork`, unfolded; left as it is.
         images: (N, 3, S, S) float, [0, 1], on the CPU.
         image_ids: N names.
-        settings: How attributions are computed. Steps are not doubled here: every map has the same.
+        settings: How attributions are computed, with at most :data:`MOST_STEPS` steps, and none doubled.
         device: Where to compute.
 
     Returns:
         Rows of ``ig_checks.csv`` without the model's name: ``image_id, check, level, value, control``.
     """
-    settings = replace(settings, max_doublings=0)
+    settings = replace(settings, steps=min(settings.steps, MOST_STEPS), max_doublings=0)
     images = images.to(device)
     prepared = prepare_network(network, device)
     maps = integrated_gradients(prepared, images, image_ids, settings).maps
@@ -276,3 +282,41 @@ def _agreement_rows(level: str, maps: np.ndarray, others: np.ndarray, image_ids:
                 {"image_id": image_id, "check": check, "level": level, "value": rho, "control": np.nan}
             )
     return rows
+
+
+def summarise_checks(checks: pd.DataFrame) -> list[tuple[bool, str]]:
+    """Say what the checks of one model came to.
+
+    Args:
+        checks: Rows of ``ig_checks.csv`` of one model.
+
+    Returns:
+        (passed, sentence) of the weight randomisation, the deletion and the insertion. Randomisation passes if
+        shuffling all weights leaves less than half of the agreement (median signed rho) that halving the steps
+        leaves; deletion and insertion pass if the map's order beats random orders on average.
+    """
+    lines = []
+    rho = checks[checks["check"] == "randomisation"].groupby("level")["value"].median()
+    absolute = checks[checks["check"] == "randomisation_absolute"].groupby("level")["value"].median()
+    control, last = rho[CONTROL_LEVEL], rho.iloc[-1]
+    passed = bool(last < control / 2)
+    verdict = "depend on the weights" if passed else "HARDLY DEPEND ON THE WEIGHTS"
+    lines.append(
+        (
+            passed,
+            f"Randomisation: the maps {verdict}: median rho {last:.2f} with all weights shuffled (absolute values "
+            f"{absolute.iloc[-1]:.2f}), {control:.2f} with the true weights and half the steps.",
+        )
+    )
+    for name, sign in (("deletion", 1), ("insertion", -1)):
+        areas = checks[(checks["check"] == name) & (checks["level"] == "area")]
+        gain = sign * (areas["control"] - areas["value"])
+        passed = bool(gain.mean() > 0)
+        lines.append(
+            (
+                passed,
+                f"{name.capitalize()}: the map's order {'beats' if passed else 'DOES NOT BEAT'} random orders: mean gain "
+                f"{gain.mean():+.4f} (score), {int((gain > 0).sum())} of {len(gain)} images.",
+            )
+        )
+    return lines

@@ -148,10 +148,10 @@ def draw_explanation(
 def draw_gallery(
     items: Sequence[tuple[np.ndarray, np.ndarray, Explanation]], title: str, path: Path, caveat: str = ""
 ) -> Path:
-    """Draw several images' explanations under each other.
+    """Draw several images' explanations, two to a line, each on its own colour scale.
 
     Args:
-        items: (pixels, attribution, explanation) per row, from top to bottom.
+        items: (pixels, attribution, explanation) per image, in reading order.
         title: What they have in common.
         path: The PNG to write.
         caveat: What must be said on the picture.
@@ -159,16 +159,26 @@ def draw_gallery(
     Returns:
         ``path``.
     """
-    figure, grid = new_figure(len(items), 3, width=7.6, height=2.75 * len(items) + 0.9, squeeze=False)
-    for row, (panels, (pixels, attribution, explanation)) in enumerate(zip(grid, items, strict=True)):
-        drawn = draw_panels(panels, pixels, attribution, titles=row == 0)
-        _colour_bar(figure, drawn, panels)
+    across = 1 if len(items) == 1 else 2
+    lines = -(-len(items) // across)
+    gaps = [1, 1, 1, 0.08] * across
+    figure, grid = new_figure(
+        lines, 4 * across, 6.6 * across, 2.45 * lines + 1.1, squeeze=False, gridspec_kw={"width_ratios": gaps}
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for index, (pixels, attribution, explanation) in enumerate(items):
+        line, start = index // across, 4 * (index % across)
+        panels = grid[line, start : start + 3]
+        for axes in panels:
+            axes.set_axis_on()
+        drawn = draw_panels(panels, pixels, attribution, titles=line == 0)
         score = "unknown" if explanation.observed is None else f"{explanation.observed:.3f}"
-        panels[0].set_xlabel(
-            f"{shorten(explanation.name, 34)}\nobserved {score}, predicted {explanation.prediction:.3f}",
-            fontsize=8,
-        )
-    figure.suptitle(title)
+        panels[0].set_xlabel(f"observed {score}, predicted {explanation.prediction:.3f}", fontsize=8)
+        panels[1].set_xlabel(f"colours: -{drawn.norm.vmax:.2g} to {drawn.norm.vmax:.2g}", fontsize=8)
+        panels[2].set_xlabel(shorten(explanation.name, 34), fontsize=8)
+    note = "attribution x pixels (score): red raises the predicted score, blue lowers it; each picture on its own scale"
+    figure.suptitle(f"{title}\n{note}", fontsize=10)
     return save_figure(figure, path.parent, path.stem, ("png",), caveat)[0]
 
 
@@ -266,7 +276,7 @@ def draw_set(
             items.append((load(frame["path"].iloc[row]), maps[row] / np.float64(maps[row].size), explanation))
             drawn.append(draw_explanation(*items[-1], caveat))
         if items:
-            title = f"{kind} memorable of {len(frame)} images"
+            title = f"The {len(items)} {kind} memorable of {len(frame)} images ({model})"
             drawn.append(draw_gallery(items, title, paths[f"{kind}_memorable"], caveat))
     for stale in set(folder.glob(f"{glob.escape(model)}_picture_*.png")) - set(drawn):
         stale.unlink()
@@ -327,13 +337,13 @@ def _draw_randomisation(axes: Axes, checks: pd.DataFrame) -> None:
         np.arange(len(wide)), [_level_name(level) for level in wide.index], rotation=30, ha="right"
     )
     axes.set(ylabel="Spearman rho with the true map", title="maps after shuffling weights", ylim=(None, 1.05))
-    axes.set_xlabel("weights shuffled, from the output down")
+    axes.set_xlabel("weights shuffled, from the output down (none: half the steps)")
     axes.legend()
 
 
 def _level_name(level: str) -> str:
     name = level.split(" ", 1)[-1]
-    return "none\n(half the steps)" if name == "none" else f"+ {name}"
+    return name if name == "none" else f"+ {name}"
 
 
 def _draw_curves(axes: Axes, rows: pd.DataFrame, name: str) -> None:

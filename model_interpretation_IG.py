@@ -1,0 +1,227 @@
+"""Which pixels the predicted memorability rests on: Integrated Gradients of encoder and MLP head.
+
+Reads: images and scores, a checkpoint (<model>.pth) with its MLP head (mlp_<model>.pth), and the objects and
+segments that feature_analysis.py found, where it did. Done: for each image the attribution of its predicted
+score to its pixels, with a check that the attributions add up; numbers that describe each map. Writes:
+ig_<model>.csv, the maps ig_<model>.npy, pictures in ig/, and with --check ig_checks.csv with its figure.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.cli import (
+    IG_BASELINES,
+    IG_METHODS,
+    UserError,
+    build_parser,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    run_script,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from utils.attribution import Settings
+    from utils.runs import Run
+
+SCRIPT = "model_interpretation_IG"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser: the shared flags, what to do, for which images, and how."""
+    from models.pretrained import DETECTORS, SEGMENTERS
+
+    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "weights")
+    what = parser.add_argument_group("what to do")
+    what.add_argument(
+        "--save", action="store_true", help="compute and save (done when --display is not given either)"
+    )
+    what.add_argument(
+        "--display", action="store_true", help="show the pictures; without a display, say where they are"
+    )
+    what.add_argument(
+        "--top-k",
+        type=non_negative_int,
+        default=8,
+        metavar="K",
+        help="most and least memorable images to draw",
+    )
+    what.add_argument(
+        "--check", action="store_true", help="also test the attributions: shuffled weights, deletion"
+    )
+    what.add_argument("--check-images", type=positive_int, default=8, metavar="N", help="images for --check")
+    which = parser.add_argument_group("which images (--limit counts among these)")
+    which.add_argument(
+        "--split", choices=("test", "train", "val", "all"), default="test", help="split to attribute"
+    )
+    which.add_argument(
+        "--image-ids",
+        nargs="+",
+        metavar="ID",
+        help="these images of any split: ids, or .txt and .csv files that list them",
+    )
+    how = parser.add_argument_group("Integrated Gradients")
+    how.add_argument("--steps", type=positive_int, default=50, metavar="N", help="steps along the path")
+    how.add_argument(
+        "--method", choices=IG_METHODS, default="gausslegendre", help="rule of the numerical integral"
+    )
+    how.add_argument("--baseline", choices=IG_BASELINES, default="black", help="where the path starts")
+    how.add_argument(
+        "--internal-batch-size",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="image-steps per pass, which set the memory; 0 chooses by device (4 on a CPU, 64 on CUDA)",
+    )
+    how.add_argument(
+        "--smooth",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="average over N noisy copies (0: none)",
+    )
+    how.add_argument(
+        "--tolerance",
+        type=positive_float,
+        default=0.05,
+        help="largest delta, relative to the change in prediction",
+    )
+    how.add_argument(
+        "--max-doublings",
+        type=non_negative_int,
+        default=3,
+        metavar="N",
+        help="doublings of the steps above it",
+    )
+    where = parser.add_argument_group("objects and foreground")
+    where.add_argument(
+        "--detect", action="store_true", help="look for them where feature_analysis.py has not yet"
+    )
+    where.add_argument("--detector", choices=DETECTORS, help="whose objects (default: those that are there)")
+    where.add_argument(
+        "--segmenter", choices=SEGMENTERS, help="whose segments (default: those that are there)"
+    )
+    where.add_argument(
+        "--min-score", type=positive_float, default=0.5, help="objects below this score do not count"
+    )
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Attribute, describe, draw and check; or show what an earlier run drew."""
+    from utils.runs import Run, is_main_rank
+
+    if args.save or not args.display:
+        with Run(SCRIPT, args) as run:
+            save(run, args)
+    if args.display and is_main_rank():
+        display(args)
+
+
+def save(run: "Run", args: argparse.Namespace) -> None:
+    """Compute and write everything."""
+    from utils.attribution_stage import attribute, check, draw, find_regions, merge, report
+    from utils.compute import keep_freed_memory
+    from utils.runs import is_main_rank
+
+    keep_freed_memory()
+    settings = ig_settings(args)
+    network, model, identity = load_network(run, args)
+    images, skipped = select_images(run, args)
+    result = attribute(run, network, images, settings, model, identity)
+    cache = find_regions(run, images)
+    if not is_main_rank():
+        return
+    run.report_skipped([*skipped, *result.skipped])
+    frame, maps = merge(run, result, images, model, cache)
+    report(run, frame, settings)
+    draw(run, frame, maps, model)
+    if args.check:
+        check(run, network, frame, settings, model)
+
+
+def ig_settings(args: argparse.Namespace) -> "Settings":
+    """Collect the flags that decide how attributions are computed."""
+    from utils.attribution import Settings
+
+    names = (
+        "steps",
+        "method",
+        "baseline",
+        "internal_batch_size",
+        "smooth",
+        "tolerance",
+        "max_doublings",
+        "seed",
+    )
+    return Settings(**{name: getattr(args, name) for name in names})
+
+
+def load_network(run: "Run", args: argparse.Namespace) -> tuple["nn.Module", str, dict]:
+    """Load encoder and head as one network on the CPU; return it, the checkpoint's stem and what identifies both."""
+    from models.autoencoder import check_image_size
+    from models.checkpoints import checkpoint_sha256, find_models, load_autoencoder, load_mlp, mlp_file
+    from utils.attribution import ScoreNetwork
+
+    check_image_size(args.image_size)
+    (path,) = find_models(args, several=False)
+    autoencoder, encoder = load_autoencoder(path, image_size=args.image_size)
+    head_path = mlp_file(args.output_path, path.stem)
+    head, meta = load_mlp(head_path, encoder)
+    if meta.get("image_size", args.image_size) != args.image_size:
+        raise UserError(
+            f"{head_path} was trained on images of {meta['image_size']} px, but --image-size is {args.image_size}. "
+            f"Use --image-size {meta['image_size']}."
+        )
+    run.note_caveats([*encoder["caveats"], *meta.get("caveats", [])])
+    run.add_input(path)
+    run.add_input(head_path)
+    identity = {"encoder": encoder["sha256"], "mlp": checkpoint_sha256(head_path)}
+    return ScoreNetwork(autoencoder.encoder, head).eval(), path.stem, identity
+
+
+def select_images(run: "Run", args: argparse.Namespace) -> tuple["pd.DataFrame", list[tuple[str, str]]]:
+    """Return the images to attribute (``image_id, path``, scores and split), and what is wrong with the data set."""
+    from utils.image_lists import named_images
+    from utils.memcat import limit_rows, load_dataset, load_splits
+
+    # --limit counts among the chosen images, not among all, of which the test split is less than a third.
+    dataset = load_dataset(argparse.Namespace(**{**vars(args), "limit": None}))
+    run.note_sample(dataset)
+    table = load_splits(dataset, args.output_path, args.seed)
+    table = table.merge(dataset.table[["image_id", "path"]], on="image_id", validate="one_to_one")
+    if args.image_ids:
+        table = named_images(table, args.image_ids, dataset.name)
+    elif args.split != "all":
+        table = table[table["split"] == args.split].reset_index(drop=True)
+    if table.empty:
+        raise UserError(
+            f"No image of {dataset.name} is in the {args.split} split. Choose another with --split, or all."
+        )
+    return limit_rows(table, args.limit), dataset.skipped
+
+
+def display(args: argparse.Namespace) -> None:
+    """Show the pictures over the whole set that stand in the output folder."""
+    from utils.attribution_figures import gallery_paths
+    from utils.figures import show_or_say
+    from utils.tables import models_with
+
+    models = [Path(name).stem for name in args.model_names or []] or models_with(args.output_path, "ig")
+    paths = [
+        path for model in models for path in gallery_paths(args.output_path, model).values() if path.exists()
+    ]
+    if not paths:
+        raise UserError(
+            f"There are no pictures of attributions in {args.output_path / 'ig'}"
+            f"{' for ' + ', '.join(models) if models else ''}. They are made by: python {SCRIPT}.py --save"
+        )
+    show_or_say(paths)
+
+
+if __name__ == "__main__":
+    run_script(main, get_parser)
