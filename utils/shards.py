@@ -273,6 +273,23 @@ def _read_ahead(
             future.cancel()
 
 
+def read_ahead(load: Callable[[str], Any], paths: Sequence[str], workers: int, ahead: int) -> Iterator[Any]:
+    """Yield ``load(path)`` for every path, in order, while threads work on the next ones.
+
+    Args:
+        load: Reads one image; may raise :class:`ImageError`, which is yielded in the value's place.
+        paths: What to read.
+        workers: Threads; 0 loads when asked.
+        ahead: How many paths are worked on in advance.
+    """
+    pool = _make_pool("thread", min(workers, len(paths)))
+    try:
+        yield from _read_ahead(load, paths, pool, ahead)
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 def _rows_as_loaded(ids: list[str], values: list[Any]) -> Batch:
     """The work of jobs whose loader already does everything (worker processes): values are rows or Batches of one."""
     if values and isinstance(values[0], Batch):
@@ -416,6 +433,6 @@ def run_sharded(
         reasons = "; ".join(f"{image_id}: {reason}" for image_id, reason in result.skipped[:3])
         shutil.rmtree(folder, ignore_errors=True)
         raise UserError(
-            f"{name}: none of the {len(images)} images could be read ({reasons}). Check --data-dir."
+            f"{name}: none of the {len(images)} images could be read ({reasons}). Check the files."
         )
     return result
