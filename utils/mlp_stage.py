@@ -109,9 +109,7 @@ def head_meta(run: Run, data: PredictionData, result: TrainingResult, searched: 
 
 
 def saved_settings(meta: dict[str, Any]) -> tuple[TrainingSettings, bool]:
-    """Return the settings a head was trained with and whether they were searched for, so that further splits
-    repeat what was done on the first.
-    """
+    """Return a head's settings and whether they were searched for, so that further splits are treated alike."""
     settings = meta["settings"]
     return TrainingSettings(**{**settings, "hidden_sizes": tuple(settings["hidden_sizes"])}), meta["searched"]
 
