@@ -33,9 +33,9 @@ SCRIPT = "model_interpretation_IG"
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser: the shared flags, what to do, for which images, and how."""
-    from models.pretrained import DETECTORS, SEGMENTERS
-
-    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "weights")
+    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "weights", "scenes")
+    # Left out, they mean the objects and segments that are there (or the heavy networks with --detect).
+    parser.set_defaults(detector=None, segmenter=None)
     what = parser.add_argument_group("what to do")
     what.add_argument(
         "--save", action="store_true", help="compute and save (done when --display is not given either)"
@@ -54,6 +54,11 @@ def get_parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="also test the attributions: shuffled weights, deletion"
     )
     what.add_argument("--check-images", type=positive_int, default=8, metavar="N", help="images for --check")
+    what.add_argument(
+        "--detect",
+        action="store_true",
+        help="look for objects and foreground where feature_analysis.py has not yet",
+    )
     which = parser.add_argument_group("which images (--limit counts among these)")
     which.add_argument(
         "--split", choices=("test", "train", "val", "all"), default="test", help="split to attribute"
@@ -96,17 +101,6 @@ def get_parser() -> argparse.ArgumentParser:
         default=3,
         metavar="N",
         help="doublings of the steps above it",
-    )
-    where = parser.add_argument_group("objects and foreground")
-    where.add_argument(
-        "--detect", action="store_true", help="look for them where feature_analysis.py has not yet"
-    )
-    where.add_argument("--detector", choices=DETECTORS, help="whose objects (default: those that are there)")
-    where.add_argument(
-        "--segmenter", choices=SEGMENTERS, help="whose segments (default: those that are there)"
-    )
-    where.add_argument(
-        "--min-score", type=positive_float, default=0.5, help="objects below this score do not count"
     )
     return parser
 

@@ -89,13 +89,13 @@ def find_regions(run: Run, images: pd.DataFrame) -> SceneCache | None:
     Returns:
         Detections and masks; None where there are none, and on the ranks that do not merge.
     """
-    from models.pretrained import DETECTORS, SEGMENTERS
+    from utils.cli import DETECTORS, SEGMENTERS
     from utils.scene_features import SceneSettings, check_min_score, ensure_scene_cache, load_scene_cache
 
     args = run.args
     check_min_score(args.min_score)
     if args.detect:
-        detector, segmenter = args.detector or DETECTORS[0], args.segmenter or SEGMENTERS[0]
+        detector, segmenter = args.detector or DETECTORS["heavy"], args.segmenter or SEGMENTERS["heavy"]
         options = {"device": run.device, "workers": args.workers, "on_error": args.on_error}
         settings = SceneSettings(detector, segmenter, args.weights, args.seed, **options)
         cache, _ = ensure_scene_cache(images[["image_id", "path"]], args.output_path, settings)
