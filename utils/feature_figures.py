@@ -43,7 +43,7 @@ def draw_correlations(table: pd.DataFrame) -> Figure | None:
     axes.plot(rows["rho_within_category"], place, **WITHIN)
     axes.axvline(0, color=NEUTRAL, linewidth=0.8)
     for row in np.flatnonzero(rows["rho"].isna()):
-        note = "constant" if rows["n"][row] >= MIN_IMAGES else f"only {rows['n'][row]} images have it"
+        note = "constant" if rows["n"][row] >= MIN_IMAGES else f"defined in {rows['n'][row]} images"
         axes.annotate(
             note, (0, row), (4, 0), textcoords="offset points", va="center", fontsize=8, color=NEUTRAL
         )
@@ -160,12 +160,9 @@ def _draw_tree(axes: Axes, tree: dict, leaves: int) -> None:
 
 def _draw_matrix(axes: Axes, values: pd.DataFrame, limit: float) -> object:
     """A heat map around zero; undefined cells are grey."""
-    import matplotlib as mpl
-
-    colours = mpl.colormaps[DIVERGING].copy()
-    colours.set_bad("#D0D0D0")
+    axes.set_facecolor("#D0D0D0")
     image = axes.imshow(
-        np.ma.masked_invalid(values.to_numpy(float)), cmap=colours, vmin=-limit, vmax=limit, aspect="auto"
+        np.ma.masked_invalid(values.to_numpy(float)), cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto"
     )
     axes.set_xticks(
         np.arange(values.shape[1]), [shorten(name, 34) for name in values.columns], rotation=90, fontsize=8

@@ -312,7 +312,7 @@ def feature_model(
     features = [part for parts in predictor_columns(frame).values() for part in parts]
     if len(frame) < settings.min_images or not features:
         log.warning(
-            "No model of memorability: %d images and %d features that vary; at least %d images are needed.",
+            "No model of memorability: %d images and %d columns that vary; at least %d images are needed.",
             len(frame),
             len(features),
             settings.min_images,

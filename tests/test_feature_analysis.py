@@ -1,0 +1,480 @@
+"""The feature stage as a user runs it, its comparisons, and its model of memorability."""
+
+import json
+import shutil
+import urllib.error
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import run_script_process, write_memcat
+from PIL import Image
+from scipy import stats
+
+import feature_analysis
+from utils import feature_evaluation, feature_figures, feature_model, image_features
+from utils.cli import UserError, run_script
+from utils.memcat import find_image_root
+from utils.tables import TABLES, read_table, write_table
+
+PIXEL_GROUPS = ("--features", "colour", "texture", "structure")
+QUICKLY = ("--resamples", "50", "--repeats", "1", "--folds", "2")
+LIGHT = ("--weights", "random", "--detector", "light", "--segmenter", "light")
+
+
+@pytest.fixture(scope="session")
+def memcat24(tmp_path_factory):
+    """Two dozen generated images in two categories."""
+    return write_memcat(tmp_path_factory.mktemp("MemCat24"), per_subcategory=6)
+
+
+def run(*arguments, expect=0):
+    """Run the stage in this process and check its exit code."""
+    arguments = [*map(str, arguments), "--workers", "0"]
+    if expect == 0:
+        run_script(feature_analysis.main, feature_analysis.get_parser, arguments)
+        return
+    with pytest.raises(SystemExit) as stopped:
+        run_script(feature_analysis.main, feature_analysis.get_parser, arguments)
+    assert stopped.value.code == expect
+
+
+def run_on(data, output, *arguments, **options):
+    run("--data-dir", data, "--output-path", output, *arguments, **options)
+
+
+@pytest.fixture(scope="session")
+def calculated(memcat24, tmp_path_factory):
+    """An output folder with image_features.csv of the two dozen images. Read-only."""
+    output = tmp_path_factory.mktemp("calculated")
+    run_on(memcat24, output, "--calculate-features", *PIXEL_GROUPS)
+    return output
+
+
+@pytest.fixture
+def output(calculated, tmp_path):
+    """A copy of the calculated output folder, to change."""
+    return shutil.copytree(calculated, tmp_path / "output")
+
+
+def table(folder, name, model=None):
+    return read_table(folder / TABLES[name].file.format(model=model), name)
+
+
+# ---- the stage, from end to end
+
+
+def test_whole_stage_with_light_networks_then_again(memcat24, tmp_path):
+    """Both halves, in processes of their own; then again, and with another threshold, without a network."""
+    arguments = (
+        "--data-dir",
+        memcat24,
+        "--output-path",
+        tmp_path,
+        *LIGHT,
+        *QUICKLY,
+        "--limit",
+        12,
+        "--folds",
+        3,
+    )
+    first = run_script_process("feature_analysis.py", *arguments)
+    assert first.returncode == 0, first.stderr
+    names = ("image_features", "feature_correlations", "feature_model", "feature_importance")
+    frames = {name: table(tmp_path, name) for name in names}
+    assert len(frames["image_features"]) == 12
+    every = [column.name for column in TABLES["image_features"].columns]
+    assert list(frames["image_features"].columns) == [*every, "caveat"]
+    for name, frame in frames.items():
+        assert frame["caveat"].eq("random weights: detector and segmenter").all(), name
+    assert "No objects were found at all" in first.stderr
+    assert "object_area_mean 12" in first.stderr
+    assert "python model_interpretation_IG.py --save adds the rest" in first.stderr
+    for stem in ("feature_correlations", "feature_clusters", "feature_model"):
+        assert (tmp_path / f"{stem}.png").stat().st_size > 10_000
+        assert (tmp_path / f"{stem}.pdf").exists()
+    record = json.loads((tmp_path / "run_feature_analysis.json").read_text())
+    assert record["counts"]["done"] == 12
+    assert record["counts"]["undefined_values"] == frames["image_features"][every[4:]].isna().sum().sum()
+    assert (
+        "scene_cache_fasterrcnn_mobilenet_v3_large_320_fpn_lraspp_mobilenet_v3_large.npz" in record["outputs"]
+    )
+
+    before = {
+        path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix in {".csv", ".png", ".npz"}
+    }
+    again = run_script_process("feature_analysis.py", *arguments, "--min-score", 0.3)
+    assert again.returncode == 0, again.stderr
+    assert "Objects and segments of 12 images are up to date" in again.stderr
+    assert "features_colour_texture_structure: up to date" in again.stderr
+    for name, content in before.items():
+        assert (tmp_path / name).read_bytes() == content, name
+
+
+def test_values_are_those_of_the_module_and_joined_by_id(memcat24, calculated):
+    frame = table(calculated, "image_features").set_index("image_id")
+    scores = pd.read_csv(memcat24 / "MemCat_data" / "memcat_image_data.csv")
+    ids = scores["category"] + "/" + scores["subcategory"] + "/" + scores["image_file"]
+    root = find_image_root(memcat24, ids.tolist())
+    for image_id, score in list(zip(ids, scores["memorability_w_fa_correction"], strict=True))[::5]:
+        assert frame.loc[image_id, "memorability"] == pytest.approx(score)
+        for name, value in image_features.file_features(root / image_id).items():
+            np.testing.assert_allclose(frame.loc[image_id, name], value, rtol=1e-8, atol=1e-8, err_msg=name)
+
+
+def test_worker_processes_change_nothing(memcat24, calculated, tmp_path):
+    done = run_script_process(
+        "feature_analysis.py",
+        "--data-dir",
+        memcat24,
+        "--output-path",
+        tmp_path,
+        "--calculate-features",
+        *PIXEL_GROUPS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "image_features.csv").read_bytes() == (calculated / "image_features.csv").read_bytes()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(memcat24, calculated, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_analysis, "SHARD_SIZE", 16)
+    real, seen = image_features.image_features, []
+
+    def killed(*arguments):
+        seen.append(1)
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(image_features, "image_features", killed)
+    run_on(memcat24, tmp_path, "--calculate-features", *PIXEL_GROUPS, expect=130)
+    assert not (tmp_path / "image_features.csv").exists()
+    run_on(memcat24, tmp_path, "--calculate-features", *PIXEL_GROUPS)
+    assert len(seen) == 20 + 8  # the first 16 stood already
+    assert (tmp_path / "image_features.csv").read_bytes() == (calculated / "image_features.csv").read_bytes()
+
+
+def test_groups_can_be_chosen(memcat24, tmp_path):
+    run_on(memcat24, tmp_path, "--calculate-features", "--features", "structure", "--limit", "4")
+    frame = table(tmp_path, "image_features")
+    assert list(frame.columns[4:]) == ["edge_density", "sobel_entropy"]
+    assert len(frame) == 4
+    run_on(memcat24, tmp_path, "--calculate-features", "--features", "texture", "structure", "--limit", "4")
+    assert "glcm_energy" in table(tmp_path, "image_features")
+
+
+def test_one_colour_and_tiny_images_leave_empty_cells_and_are_counted(memcat24, tmp_path, capsys):
+    data = shutil.copytree(memcat24, tmp_path / "data")
+    files = sorted((data / "MemCat_images").rglob("*.jpg"))
+    Image.new("RGB", (30, 20), (90, 90, 90)).save(files[0])
+    Image.new("RGB", (1, 1), (200, 30, 30)).save(files[1])
+    run_on(data, tmp_path / "output", "--calculate-features", *PIXEL_GROUPS)
+    assert "glcm_correlation 2" in capsys.readouterr().err
+    text = (tmp_path / "output" / "image_features.csv").read_text()
+    assert "nan" not in text.lower()
+    frame = table(tmp_path / "output", "image_features")
+    names = frame.columns[4:]
+    assert set(names[frame[names].iloc[0].isna()]) == {"hsv_hue_mean", "hsv_hue_std", "glcm_correlation"}
+    assert set(names[frame[names].iloc[1].isna()]) == {name for name in names if "glcm" in name} | {
+        "edge_density",
+        "sobel_entropy",
+    }
+    assert frame[names].iloc[2:].notna().all(axis=None)
+
+
+# ---- what a user can get wrong
+
+
+def test_unreadable_image_is_left_out_or_fatal(memcat24, tmp_path, capsys):
+    data = shutil.copytree(memcat24, tmp_path / "data")
+    broken = sorted((data / "MemCat_images").rglob("*.jpg"))[3]
+    broken.write_bytes(broken.read_bytes()[:200])
+    run_on(data, tmp_path / "skip", "--calculate-features", *PIXEL_GROUPS)
+    assert len(table(tmp_path / "skip", "image_features")) == 23
+    assert table(tmp_path / "skip", "skipped_images")["image_id"].str.endswith(broken.name).tolist() == [True]
+    capsys.readouterr()
+    run_on(data, tmp_path / "fail", "--calculate-features", *PIXEL_GROUPS, "--on-error", "fail", expect=2)
+    message = capsys.readouterr().err
+    assert broken.name in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "fail" / "image_features.csv").exists()
+
+
+def test_evaluating_before_calculating_names_the_command(tmp_path, capsys):
+    run("--evaluate-features", "--output-path", tmp_path, expect=2)
+    assert (
+        f"{tmp_path / 'image_features.csv'} is missing. It is written by: python feature_analysis.py --calculate-features"
+        in capsys.readouterr().err
+    )
+
+
+def test_image_list_that_does_not_exist(memcat24, tmp_path, capsys):
+    run_on(memcat24, tmp_path, "--scores-csv", tmp_path / "gone.csv", expect=2)
+    assert (
+        f"The score table {tmp_path / 'gone.csv'} does not exist. Check --scores-csv."
+        in capsys.readouterr().err
+    )
+
+
+def test_missing_detector_weights_offline(memcat24, tmp_path, monkeypatch, capsys):
+    def offline(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    run_on(memcat24, tmp_path / "output", "--features", "scene", expect=2)
+    message = capsys.readouterr().err
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    assert (
+        f"The pretrained weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth (160 MB) are not in {folder}"
+        in message
+    )
+    assert "--weights random goes on without it" in message
+    assert "Traceback" not in message
+    assert not list((tmp_path / "output").glob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--min-score", "0.01"), "--min-score 0.01 is outside 0.05 to 1"),
+        (("--folds", "1"), "--folds 1 leaves nothing to fit on; expected at least 2."),
+        (
+            ("--detector", "yolo", "--features", "scene"),
+            "Unknown detector 'yolo'; choose one of: fasterrcnn_resnet50_fpn",
+        ),
+    ],
+)
+def test_wrong_flags(memcat24, tmp_path, capsys, flags, words):
+    run_on(memcat24, tmp_path, *flags, expect=2)
+    assert words in capsys.readouterr().err
+
+
+def test_short_names_of_networks():
+    args = feature_analysis.get_parser().parse_args(["--detector", "light"])
+    assert args.detector == "fasterrcnn_mobilenet_v3_large_320_fpn"
+    assert args.segmenter == "deeplabv3_resnet101"
+
+
+# ---- correlations
+
+
+def test_correlations_are_scipys_and_q_is_per_target(output, capsys):
+    run("--evaluate-features", "--output-path", output, *QUICKLY)
+    assert "ig_<model>.csv) here: features are compared with memorability alone" in capsys.readouterr().err
+    frame, found = table(output, "image_features"), table(output, "feature_correlations")
+    assert found["feature"].tolist() == [*frame.columns[4:], "hsv_hue_mean_cos", "hsv_hue_mean_sin"]
+    row = found.set_index("feature").loc["sobel_entropy"]
+    rho, p = stats.spearmanr(frame["sobel_entropy"], frame["memorability"])
+    assert (row["rho"], row["p"]) == (pytest.approx(rho), pytest.approx(p))
+    assert row["ci_low"] <= row["rho"] <= row["ci_high"]
+    assert (row["n"], row["group"], row["model"], row["target"]) == (24, "structure", "", "memorability")
+    tested = found.dropna(subset=["p"])
+    assert found.loc[found["p"].isna(), "feature"].tolist() == [
+        "edge_density"
+    ]  # smooth pictures have no edges
+    np.testing.assert_allclose(tested["q"], stats.false_discovery_control(tested["p"]), rtol=1e-6)
+
+
+def attribution(frame, **columns):
+    """A table as model_interpretation_IG.py writes it, for the images of a feature table."""
+    rng = np.random.default_rng(5)
+    made = frame[["image_id", "category", "subcategory", "memorability"]].assign(
+        split="test", converged=True, steps=50
+    )
+    for column in TABLES["ig"].columns:
+        if column.kind == "float" and column.name not in made:
+            made[column.name] = rng.normal(size=len(made))
+    return made.assign(**columns)
+
+
+def test_each_attribution_column_is_a_target_joined_by_image(output):
+    frame = table(output, "image_features")
+    part = frame.iloc[3:19].sample(frac=1, random_state=0)
+    ig = attribution(part, prediction=part["sobel_entropy"] * 2 + 1, share_inside_objects=np.nan)
+    write_table(ig, output / "ig_net.csv", "ig")
+    run("--evaluate-features", "--output-path", output, *QUICKLY)
+    found = table(output, "feature_correlations")
+    measures = [c.name for c in TABLES["ig"].columns if c.kind == "float" and c.name != "memorability"]
+    assert list(dict.fromkeys(found["target"])) == ["memorability", *measures]
+    assert set(found.loc[found["target"] != "memorability", "model"]) == {"net"}
+    row = found[(found["feature"] == "sobel_entropy") & (found["target"] == "prediction")].iloc[0]
+    assert (row["rho"], row["n"]) == (pytest.approx(1), 16)
+    empty = found[found["target"] == "share_inside_objects"]
+    assert empty["rho"].isna().all()
+    assert (empty["n"] == 0).all()
+    assert (output / "feature_clusters.png").exists()
+
+
+def test_attributions_of_other_images_are_refused(output, capsys):
+    frame = table(output, "image_features")
+    write_table(attribution(frame).assign(image_id="other/" + frame["image_id"]), output / "ig_net.csv", "ig")
+    run("--evaluate-features", "--output-path", output, expect=2)
+    message = capsys.readouterr().err
+    assert "ig_net.csv and image_features.csv have no image in common" in message
+    assert "Run both stages on the same images." in message
+
+
+def test_no_feature_in_the_table():
+    with pytest.raises(UserError, match="image_features.csv holds no feature"):
+        feature_evaluation.correlate(pd.DataFrame({"image_id": ["a"], "memorability": [0.5]}), {}, 10, 0)
+
+
+# ---- the model of memorability
+
+
+def autoencoder_tables(frame, folder, model="net"):
+    """Reconstruction errors and distinctiveness as the earlier stages write them."""
+    rng = np.random.default_rng(8)
+    base = frame[["image_id", "category", "subcategory", "memorability"]]
+    errors = base.assign(mse=rng.random(len(base)), ssim=rng.random(len(base)))
+    write_table(errors.sample(frac=1, random_state=1), folder / f"test_loss_{model}.csv", "test_loss")
+    distinct = base.drop(columns="subcategory").assign(nearest_image_id="", duplicates=0)
+    for column in TABLES["distinctiveness"].columns:
+        if column.kind == "float" and column.name not in distinct:
+            distinct[column.name] = rng.normal(size=len(base))
+    write_table(distinct, folder / f"distinctiveness_{model}.csv", "distinctiveness")
+
+
+def test_what_features_add_to_error_and_distinctiveness(output):
+    autoencoder_tables(table(output, "image_features"), output)
+    run("--evaluate-features", "--output-path", output, *QUICKLY)
+    models = table(output, "feature_model")
+    rows = set(zip(models["learner"], models["predictors"], models["model"], strict=True))
+    sets = [
+        ("image features", ""),
+        *((name, "net") for name in ("image features", "error and distinctiveness", "both")),
+    ]
+    assert rows == {(learner, *one) for learner in feature_model.LEARNERS for one in sets}
+    assert (models["n"] == 24).all()
+    both = models[models["predictors"] == "both"]
+    # 23 of the 24 features (smooth pictures have no edges at all), hue as two, two errors, distinctiveness
+    assert both["columns"].tolist() == [26, 26]
+    alone = models[models["predictors"] == "error and distinctiveness"].set_index("learner")["rho"]
+    for _, row in both.dropna(subset=["gain"]).iterrows():
+        assert row["gain"] == pytest.approx(row["rho"] - alone[row["learner"]])
+        assert row["gain_ci_low"] <= row["gain_ci_high"]
+    assert models.loc[models["predictors"] != "both", "gain"].isna().all()
+
+
+def test_too_few_images_for_a_model_is_said(memcat24, tmp_path, capsys):
+    run_on(memcat24, tmp_path, *PIXEL_GROUPS, "--limit", "12", "--resamples", "20")
+    assert (
+        "No model of memorability: 12 images and 23 columns that vary; at least 20" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "feature_model.csv").exists()
+    assert len(table(tmp_path, "feature_correlations")) == 25
+
+
+def planted(n=400, seed=0):
+    """Features of which only edge density and hue matter, the latter around the circle."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {name: rng.normal(size=n) for name in ("lab_l_mean", "glcm_energy", "edge_density", "object_count")}
+    )
+    frame["hsv_hue_mean"] = rng.uniform(0, 360, n)
+    frame.loc[::7, "hsv_hue_mean"] = np.nan
+    hue = np.cos(np.deg2rad(frame["hsv_hue_mean"].fillna(90)))
+    frame["memorability"] = frame["edge_density"] + hue + 0.2 * rng.normal(size=n)
+    return frame.assign(category=rng.choice(["animal", "food"], n), image_id=[f"{i:04d}" for i in range(n)])
+
+
+QUICK = feature_model.ModelSettings(folds=4, repeats=2, resamples=50)
+
+
+def test_planted_features_are_found_and_their_importance_is_theirs():
+    models, importances = feature_model.feature_model(planted(), {}, QUICK)
+    assert (models["rho"] > 0.9).all()
+    assert (models["r2"] > 0.85).all()
+    for learner, rows in importances.groupby("learner"):
+        rows = rows.set_index("feature")["importance"]
+        assert set(rows.index[:2]) == {"edge_density", "hsv_hue_mean"}, learner
+        assert (rows[:2] > 0.2).all()
+        assert (rows[2:].abs() < 0.02).all()
+
+
+def test_images_are_predicted_by_fits_without_them():
+    """Noise predicts nothing: a model that had seen its test images would reach a high rho here."""
+    frame = planted()
+    frame["memorability"] = np.random.default_rng(1).normal(size=len(frame))
+    models, _ = feature_model.feature_model(frame, {}, QUICK)
+    assert (models["rho"].abs() < 0.15).all()
+    assert (models["r2"] < 0.05).all()
+
+
+def test_gain_is_what_the_features_add():
+    frame = planted()
+    rng = np.random.default_rng(2)
+    other = pd.DataFrame(
+        {"image_id": frame["image_id"], "mse": frame["memorability"] + rng.normal(size=len(frame))}
+    )
+    models, _ = feature_model.feature_model(frame, {"net": other.iloc[::-1].iloc[:300]}, QUICK)
+    both = models[models["predictors"] == "both"]
+    assert (both["n"] == 300).all()
+    assert (both["gain_ci_low"] > 0.1).all()
+    assert (both["gain_p"] <= 2 / 51 + 1e-9).all()
+
+
+def test_same_seed_same_model():
+    first, second = (feature_model.feature_model(planted(120), {}, QUICK) for _ in range(2))
+    pd.testing.assert_frame_equal(first[0], second[0])
+    pd.testing.assert_frame_equal(first[1], second[1])
+
+
+def test_no_feature_that_varies_is_said(capsys):
+    frame = planted(60)[["image_id", "category", "memorability"]].assign(
+        edge_density=0.5, object_area_mean=np.nan
+    )
+    assert feature_model.feature_model(frame, {}, QUICK) is None
+
+
+def test_folds_are_even_within_categories():
+    category = ["a"] * 11 + ["b"] * 7 + [""] * 2
+    folds = feature_model.assign_folds(category, 4, seed=3)
+    assert np.bincount(folds).tolist() == [5, 5, 5, 5]
+    for name in ("a", "b"):
+        counts = np.bincount(folds[np.array(category) == name], minlength=4)
+        assert counts.max() - counts.min() <= 1
+    np.testing.assert_array_equal(folds, feature_model.assign_folds(category, 4, seed=3))
+    assert (folds != feature_model.assign_folds(category, 4, seed=4)).any()
+
+
+def test_circular_features_become_cosine_and_sine():
+    frame = feature_model.linearise(pd.DataFrame({"hsv_hue_mean": [359.0, 1.0, 180.0, np.nan]}))
+    cosine, sine = frame["hsv_hue_mean_cos"], frame["hsv_hue_mean_sin"]
+    assert cosine[0] == pytest.approx(cosine[1])
+    assert abs(sine[0] - sine[1]) < 0.04
+    assert cosine[2] == pytest.approx(-1)
+    assert cosine.isna().tolist() == sine.isna().tolist() == [False, False, False, True]
+    assert feature_model.predictor_columns(frame) == {
+        "hsv_hue_mean": ["hsv_hue_mean_cos", "hsv_hue_mean_sin"]
+    }
+    assert feature_model.feature_group("hsv_hue_mean_sin") == "colour"
+
+
+# ---- figures
+
+
+def test_figures_say_what_is_undefined_and_mark_what_is_not_significant():
+    frame = planted(60).assign(object_area_mean=np.nan, grey_entropy=3.0)
+    found = feature_evaluation.correlate(frame, {}, 20, 0)
+    figure = feature_figures.draw_correlations(found)
+    axes = figure.axes[0]
+    assert {text.get_text() for text in axes.texts} == {"constant", "defined in 0 images"}
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(labels) == 8  # four that vary, hue as two, and the two undefined ones
+    alpha = {label: bar.get_alpha() for label, bar in zip(labels, axes.patches, strict=False)}
+    assert alpha["edge_density"] == pytest.approx(0.9)
+    assert alpha["lab_l_mean"] == pytest.approx(feature_figures.PALE)
+    assert feature_figures.draw_correlations(found.assign(rho=np.nan)) is None
+
+
+def test_clusters_put_what_is_alike_side_by_side():
+    frame = planted(200)
+    frame["sobel_entropy"] = frame["edge_density"] ** 3
+    found = feature_evaluation.correlate(frame, {}, 20, 0)
+    figure = feature_figures.draw_clusters(frame, found)
+    order = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert abs(order.index("sobel_entropy") - order.index("edge_density")) == 1
+    assert len(order) == 7  # five that vary by themselves, hue as two
+    assert feature_figures.draw_clusters(frame[["edge_density", "glcm_energy"]], found) is None
