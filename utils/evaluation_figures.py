@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,14 +87,15 @@ def _forest_panel(axis: Axes, table: pd.DataFrame) -> None:
             label=label,
             zorder=3,
         )
+    note = {"fontsize": 8, "color": NEUTRAL}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for place in places[table["rho"].isna()]:
-        known = bool(table["n"].notna().iloc[place])
-        axis.text(0.02, place, "undefined" if known else "not computed", transform=axis.get_yaxis_transform(),
-                  va="center", fontsize=8, color=NEUTRAL)  # fmt: skip
+        text = "undefined" if pd.notna(table["n"].iloc[place]) else "not computed"
+        axis.text(0.02, place, text, transform=axis.get_yaxis_transform(), va="center", bbox=box, **note)
     ceiling = table["ceiling"].max()
     if np.isfinite(ceiling):
-        axis.text(1.0, 0.0, f"noise ceiling {ceiling:.2f}", transform=axis.transAxes, ha="right", va="bottom",
-                  fontsize=8, color=NEUTRAL)  # fmt: skip
+        text = f"noise ceiling {ceiling:.2f}"
+        axis.text(1.0, 0.0, text, transform=axis.transAxes, ha="right", va="bottom", **note)
     axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
     axis.set_axisbelow(True)
 
@@ -115,7 +115,7 @@ def draw_scatter(frame: pd.DataFrame, columns: dict[str, str], table: pd.DataFra
     Returns:
         The figure, a panel per loss.
     """
-    across = min(len(columns), 4)
+    across = min(4 if len(columns) in (4, 7, 8) or len(columns) > 9 else 3, len(columns))
     down = -(-len(columns) // across)
     figure, axes = new_figure(
         down, across, width=1.2 + 2.9 * across, height=1.3 + 2.7 * down, sharey=True, squeeze=False
@@ -164,7 +164,14 @@ def _scatter_panel(axis: Axes, data: pd.DataFrame, column: str, colours: dict[st
             low, high = low - 0.5, high + 0.5
         inside = (x >= low) & (x <= high)
         axis.hexbin(
-            x[inside], y[inside], gridsize=32, cmap="Greys", bins="log", linewidths=0, rasterized=True
+            x[inside],
+            y[inside],
+            gridsize=32,
+            cmap="Greys",
+            bins="log",
+            linewidths=0,
+            alpha=0.6,
+            rasterized=True,
         )
         axis.set_xlim(low, high)
     else:
@@ -216,8 +223,10 @@ def draw_reliability(
     ceiling = noise_ceiling(**counts, splits=splits, seed=seed)
     first, second = split_halves(**counts, seed=seed)
     table = correlations.dropna(subset=["rho_over_ceiling"])
+    models, measures = table["model"].nunique(), table["measure"].nunique()
+    height = max(4.8, 1.7 + 0.25 * -(-models // 3) + 0.1 * measures * max(models, 3))
     figure, (left, right) = new_figure(
-        1, 2, width=10.2, height=max(4.4, 1.5 + 0.24 * len(table)), gridspec_kw={"width_ratios": [1, 1.25]}
+        1, 2, width=10.2, height=height, gridspec_kw={"width_ratios": [1, 1.2]}
     )
     _halves_panel(left, first, second)
     left.set_title(f"halves of the responses: ρ = {spearman(first, second)[0]:.2f}")
@@ -244,22 +253,27 @@ def _halves_panel(axis: Axes, first: np.ndarray, second: np.ndarray) -> None:
 
 
 def _share_panel(axis: Axes, table: pd.DataFrame) -> None:
-    """Draw |rho| over the ceiling per model and loss, with the interval."""
-    several = table["model"].nunique() > 1
-    places = np.arange(len(table))
-    share = table["rho_over_ceiling"].abs().to_numpy()
-    sign = np.sign(table["rho_over_ceiling"].to_numpy())
-    axis.barh(places, share, color=np.where(sign >= 0, OVERALL, WITHIN), height=0.62)
-    ends = [table[name].to_numpy() * sign / table["ceiling"].to_numpy() for name in ("ci_low", "ci_high")]
-    axis.hlines(places, np.minimum(*ends), np.maximum(*ends), color="black", linewidth=1.2)
+    """Draw rho over the ceiling, with its interval, per loss; the models side by side."""
+    models = list(dict.fromkeys(table["model"]))
+    measures = list(dict.fromkeys(table["measure"]))
+    axis.axvline(0, color=NEUTRAL, linewidth=0.8)
     axis.axvline(1, color=NEUTRAL, linewidth=0.8, linestyle="--")
-    names: Sequence[str] = [
-        f"{shorten(model, 22)}  {shorten(measure, 16)}" if several else shorten(measure, 24)
-        for model, measure in zip(table["model"], table["measure"], strict=True)
-    ]
-    axis.set_yticks(places, names)
-    axis.set_ylim(len(table) - 0.4, -0.6)
-    lowest = min(0.0, np.nanmin(np.minimum(*ends), initial=0.0))
-    axis.set_xlim(lowest * 1.05, 1.05)
-    axis.set_xlabel("|ρ| as a share of the noise ceiling (1 = as good as the scores allow)")
-    axis.set_title("attained" + (" (orange: ρ is negative)" if (sign < 0).any() else ""))
+    step = 0.7 / max(len(models), 3)
+    for position, model in enumerate(models):
+        rows = table[table["model"] == model].set_index("measure").reindex(measures)
+        places = np.arange(len(measures)) + step * (position - (len(models) - 1) / 2)
+        low, value, high = (rows[name] / rows["ceiling"] for name in ("ci_low", "rho", "ci_high"))
+        colour = PALETTE[position % len(PALETTE)]
+        axis.hlines(places, low, high, color=colour, linewidth=2)
+        marker = "osDv^P*X"[position // len(PALETTE) % 8]
+        axis.plot(value, places, marker, color=colour, markersize=5, label=shorten(model, 40))
+    axis.set_yticks(range(len(measures)), [shorten(measure, 24) for measure in measures])
+    axis.set_ylim(max(len(measures), 1) - 0.4, -0.6)
+    axis.set_xlim(right=1.04)
+    axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.set_xlabel("ρ / noise ceiling (95 % interval)")
+    axis.set_title("how much of the attainable ρ each loss reaches")
+    if models:
+        handles, labels = axis.get_legend_handles_labels()
+        axis.figure.legend(handles, labels, loc="outside lower center", ncols=min(len(models), 3))
