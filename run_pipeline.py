@@ -56,7 +56,7 @@ STAGES = (
         {"losses": "--losses"},
         "all",
     ),
-    Stage("autoencoder_evaluation", (), ("output",), {}, "all"),
+    Stage("autoencoder_evaluation", (), ("data", "output"), {"seed": "--seed"}, "all"),
     Stage(
         "latent_analysis",
         ("--calculate-latents", "--distinctiveness-analysis"),

@@ -70,7 +70,7 @@ def stage_arguments(stage: Stage, args: argparse.Namespace) -> list[str]:
     }
     arguments = [*stage.flags, *_model_arguments(stage, args.model_names)]
     for name, flag in stage.own.items():
-        if getattr(args, name) is not None:
+        if getattr(args, name) not in (None, defaults.get(name)):
             values.pop(flag.strip("-").replace("-", "_"), None)
             arguments += _as_flag(flag, getattr(args, name))
     for name, value in values.items():
