@@ -1,0 +1,152 @@
+"""Stage 1: fine-tune the ImageNet autoencoder on the images, each seen once, as in a memory game.
+
+Reads the images and imagenet_vgg16_autoencoder.pth. Shows every image once (Adam, batch size one, a perceptual
+loss) and keeps its loss at that moment, before the step it causes. --loss, --learning-rate, --batch-size and
+--epochs take several values: one model for each combination, each starting from the pretrained weights again.
+Writes, for each model, <model>.pth, exposures_<model>.csv, training_<model>.csv and training_<model>.png/.pdf.
+A run that was killed goes on where it stood. Fine-tuning is sequential: under torchrun, rank 0 does it alone.
+"""
+
+import argparse
+
+from utils.cli import (
+    ARCHITECTURES,
+    BASE_CHECKPOINT,
+    LOSSES,
+    build_parser,
+    log,
+    positive_float,
+    positive_int,
+    run_script,
+)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the script's parser."""
+    parser = build_parser(__doc__ or "", "data", "output", "compute", "weights")
+    group = parser.add_argument_group("fine-tuning (the first four take several values: one model each)")
+    group.add_argument(
+        "--loss",
+        "--losses",
+        nargs="+",
+        choices=LOSSES,
+        default=["lpips-sq"],
+        metavar="LOSS",
+        help=", ".join(LOSSES),
+    )
+    group.add_argument(
+        "--learning-rate",
+        "--learning-rates",
+        nargs="+",
+        type=positive_float,
+        default=[1e-5],
+        metavar="RATE",
+        help="learning rate of Adam",
+    )
+    group.add_argument(
+        "--batch-size",
+        "--batch-sizes",
+        nargs="+",
+        type=positive_int,
+        default=[1],
+        metavar="N",
+        help="images per step",
+    )
+    group.add_argument(
+        "--epochs",
+        nargs="+",
+        type=positive_int,
+        default=[1],
+        metavar="N",
+        help="how often each image is seen",
+    )
+    group.add_argument(
+        "--split",
+        choices=("all", "train"),
+        default="all",
+        help="all images, or those of splits.csv for training",
+    )
+    group.add_argument(
+        "--order",
+        choices=("shuffled", "dataset"),
+        help="order of exposure: shuffled from the seed, or by image id (default: shuffled; dataset in the released recipe)",
+    )
+    group.add_argument(
+        "--batch-norm",
+        choices=("update", "frozen"),
+        default="update",
+        help="normalise by the batch and let the running statistics follow (at batch size one: the last few images), "
+        "or keep those of the pretrained network",
+    )
+    group.add_argument(
+        "--recipe",
+        choices=("corrected", "released"),
+        default="corrected",
+        help="corrected: the paper's text; released: the choices of the authors' scripts (1 - LPIPS is minimised, on "
+        "[0, 1] images; dataset order; one model carried through all combinations; style from the last feature map)",
+    )
+    start = parser.add_argument_group("start")
+    start.add_argument(
+        "--pretrained",
+        default=BASE_CHECKPOINT,
+        metavar="PATH",
+        help="checkpoint to start from, or none for random weights (every output says so)",
+    )
+    start.add_argument(
+        "--arch", choices=ARCHITECTURES, default="vgg16", help="architecture of the autoencoder"
+    )
+    speed = parser.add_argument_group("speed and safety")
+    speed.add_argument(
+        "--checkpoint-every",
+        type=positive_int,
+        default=500,
+        metavar="N",
+        help="steps between two saved states",
+    )
+    speed.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="of the network; losses stay float32",
+    )
+    speed.add_argument("--compile", action="store_true", help="use torch.compile (slow start, faster steps)")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Fine-tune a model for every combination of settings."""
+    from models.autoencoder import check_image_size
+    from utils.compute import full_float32, keep_freed_memory
+    from utils.finetune_stage import chosen_images, combinations, find_start, train_one
+    from utils.finetuning import model_name
+    from utils.losses import check_losses
+    from utils.memcat import load_dataset
+    from utils.runs import Run, is_main_rank, world_size
+
+    check_image_size(args.image_size)
+    check_losses(args.loss, args.image_size)
+    keep_freed_memory()
+    full_float32()
+    with Run("autoencoder_finetune", args) as run:
+        dataset = load_dataset(args)
+        run.note_sample(dataset)
+        images = chosen_images(args, dataset)
+        if world_size() > 1:
+            log.warning("Fine-tuning is sequential: of %d processes, rank 0 does it alone.", world_size())
+        if not is_main_rank():
+            return
+        todo = combinations(args)
+        start = find_start(args, run)
+        skipped = list(dataset.skipped)
+        for settings in todo:
+            path = args.output_path / f"{model_name(settings, args.arch, alone=len(todo) == 1)}.pth"
+            wanted, unreadable = train_one(args, run, images, settings, path, start)
+            skipped += unreadable
+            if settings.recipe == "released":
+                start = (path, wanted)  # carried on into the next, as the released scripts do
+        run.report_skipped(skipped)
+        run.count(images=len(images), models=len(todo))
+
+
+if __name__ == "__main__":
+    run_script(main, get_parser)

@@ -1,0 +1,193 @@
+"""Around the training loop of stage 1: which models, from which start, finished or not, and what is written."""
+
+from __future__ import annotations
+
+import itertools
+from argparse import Namespace
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.cli import UserError, log
+from utils.finetuning import (
+    FineTuner,
+    Progress,
+    Settings,
+    differences,
+    exposure_table,
+    fingerprint,
+    loss_curve,
+    training_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from models.autoencoder import Autoencoder
+    from utils.memcat import Dataset
+    from utils.runs import Run
+
+
+def combinations(args: Namespace) -> list[Settings]:
+    """Return the settings of every model asked for, in the order given, each once."""
+    grid = itertools.product(args.loss, args.learning_rate, args.batch_size, args.epochs)
+    return [
+        Settings(
+            loss=loss,
+            learning_rate=rate,
+            batch_size=size,
+            epochs=epochs,
+            split=args.split,
+            order=args.order or ("dataset" if args.recipe == "released" else "shuffled"),
+            batch_norm=args.batch_norm,
+            recipe=args.recipe,
+            precision=args.precision,
+            compile=args.compile,
+            seed=args.seed,
+            image_size=args.image_size,
+        )
+        for loss, rate, size, epochs in dict.fromkeys(grid)
+    ]
+
+
+def chosen_images(args: Namespace, dataset: Dataset) -> pd.DataFrame:
+    """Return ``image_id`` and ``path`` of the images to see, in dataset order."""
+    from utils.memcat import load_splits
+
+    images = dataset.table[["image_id", "path"]]
+    if args.split == "train":
+        splits = load_splits(dataset, args.output_path, args.seed)
+        images = images[images["image_id"].isin(splits.loc[splits["split"] == "train", "image_id"])]
+        if images.empty:
+            raise UserError(
+                f"No image of the train split is among the {len(dataset.table)} chosen. Use a larger --limit, "
+                "or --split all."
+            )
+    return images.reset_index(drop=True)
+
+
+def find_start(args: Namespace, run: Run) -> tuple[Path | None, str]:
+    """Return the checkpoint to start from (None for random weights) and what identifies it."""
+    from models.checkpoints import checkpoint_sha256, find_pretrained
+
+    if args.pretrained.lower() == "none":
+        run.note_random(f"autoencoder ({args.arch}) before fine-tuning")
+        return None, f"random {args.arch} seed {args.seed}"
+    path = find_pretrained(args.pretrained, [args.data_dir, args.output_path])
+    run.add_input(path)
+    return path, checkpoint_sha256(path)
+
+
+def load_start(args: Namespace, run: Run, path: Path | None) -> Autoencoder:
+    """Build the network with the weights to start from, on the run's device."""
+    from models.autoencoder import build_autoencoder
+    from models.checkpoints import load_autoencoder
+
+    if path is None:
+        return build_autoencoder(args.arch, seed=args.seed).to(run.device)
+    model, meta = load_autoencoder(path, run.device, arch=args.arch)
+    run.note_caveats(meta["caveats"])
+    return model
+
+
+def is_finished(args: Namespace, run: Run, path: Path, settings: Settings, wanted: str) -> bool:
+    """Say whether a model was already trained exactly so; refuse to replace one that was trained otherwise."""
+    from models.checkpoints import read_weights_file
+    from utils.tables import output_file
+
+    if args.overwrite or not path.exists():
+        return False
+    content = read_weights_file(path)
+    meta = content.get("meta", {}) if isinstance(content, dict) else {}
+    if meta.get("fingerprint") != wanted:
+        how = differences(meta["settings"], asdict(settings)) if "settings" in meta else "not by this stage"
+        raise UserError(
+            f"{path} is there already and was made otherwise ({how}). "
+            "Train it anew with --overwrite, or use another --output-path."
+        )
+    outputs = [output_file(args.output_path, table, path.stem) for table in ("exposures", "training")]
+    if not all(output.exists() for output in outputs):
+        return False
+    run.note_caveats(meta["caveats"])
+    for output in (path, *outputs):
+        run.add_output(output)
+    log.info("%s: up to date; --overwrite trains it again.", path)
+    return True
+
+
+def describe(settings: dict[str, Any]) -> str:
+    """Put settings into one line."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "unknown settings"
+
+
+def save_model(
+    run: Run,
+    path: Path,
+    model: Autoencoder,
+    settings: Settings,
+    wanted: str,
+    progress: Progress,
+    images: pd.DataFrame,
+) -> None:
+    """Write a model's tables, its curve and, last of all, its weights."""
+    from models.checkpoints import save_autoencoder
+
+    run.write_table(exposure_table(progress, images), "exposures", path.stem)
+    run.write_table(training_table(progress), "training", path.stem)
+    run.save_figure(loss_curve(progress, path.stem, settings.loss), f"training_{path.stem}")
+    save_autoencoder(
+        path,
+        model,
+        image_size=settings.image_size,
+        caveats=run.caveats,
+        settings=asdict(settings),
+        fingerprint=wanted,
+        exposures=sum(map(len, progress.losses)),
+    )
+    run.add_output(path)
+    log.info("Wrote %s", path)
+
+
+def train_one(
+    args: Namespace,
+    run: Run,
+    images: pd.DataFrame,
+    settings: Settings,
+    path: Path,
+    start: tuple,
+) -> tuple[str, list[tuple[str, str]]]:
+    """Train one model, or find it finished; return its fingerprint and the images that could not be read."""
+    from utils.losses import ReconstructionLosses, uses_pretrained
+    from utils.memcat import load_pixels
+    from utils.shards import SHARDS_FOLDER
+
+    wanted = fingerprint(settings, start[1], images, arch=args.arch, weights=args.weights)
+    if is_finished(args, run, path, settings, wanted):
+        return wanted, []
+    if args.weights == "random" and uses_pretrained([settings.loss]):
+        run.note_random(f"{settings.loss} ({', '.join(uses_pretrained([settings.loss]))})")
+    losses = ReconstructionLosses([settings.loss], args.weights, run.device, settings.recipe, args.seed)
+    model = load_start(args, run, start[0])
+    state = args.output_path / SHARDS_FOLDER / f"finetune_{path.stem}" / "state.pt"
+    if args.overwrite:
+        state.unlink(missing_ok=True)
+    log.info("%s: %d images, %s", path.stem, len(images), describe(vars(settings)))
+    tuner = FineTuner(
+        model,
+        images,
+        settings,
+        losses,
+        state,
+        wanted,
+        load=partial(load_pixels, size=settings.image_size),
+        checkpoint_every=args.checkpoint_every,
+        workers=args.workers,
+        on_error=args.on_error,
+    )
+    progress = tuner.run()
+    save_model(run, path, model, settings, wanted, progress, images)
+    if state.exists():
+        state.unlink()
+        state.parent.rmdir()
+    return wanted, [(images["image_id"].iloc[index], reason) for index, reason in progress.skipped.items()]
