@@ -46,7 +46,7 @@ def draw_forest(correlations: pd.DataFrame) -> Figure:
     for axis, model in zip(axes.flat, models, strict=False):
         table = correlations[correlations["model"] == model].set_index("measure").reindex(measures)
         _forest_panel(axis, table)
-        axis.set_title(shorten(model, 44))
+        axis.set_title(shorten(model, 38))
     for axis in axes.flat[len(models) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
@@ -133,7 +133,9 @@ def draw_scatter(frame: pd.DataFrame, columns: dict[str, str], table: pd.DataFra
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel(MEMORABILITY_LABEL)
-    figure.suptitle(f"{shorten(model, 60)}: loss and memorability", fontsize=11)
+    figure.suptitle(
+        f"{shorten(model, int(9 * figure.get_figwidth()) - 24)}: loss and memorability", fontsize=11
+    )
     _category_legend(figure, colours, len(largest))
     return figure
 
@@ -151,8 +153,14 @@ def _category_legend(figure: Figure, colours: dict[str, str], categories: int) -
         handles.append(
             Line2D([], [], linestyle="none", label=f"(the {len(colours)} largest of {categories} categories)")
         )
-    per_row = max(int(figure.get_figwidth() / (0.6 + 0.09 * max(len(h.get_label()) for h in handles))), 1)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), per_row))
+    across = _legend_columns(figure, [handle.get_label() for handle in handles])
+    figure.legend(handles=handles, loc="outside lower center", ncols=across)
+
+
+def _legend_columns(figure: Figure, labels: list[str]) -> int:
+    """Return how many entries of a legend fit side by side across a figure."""
+    width_inches = 0.6 + 0.08 * max(len(label) for label in labels)
+    return min(max(int(figure.get_figwidth() / width_inches), 1), len(labels))
 
 
 def _scatter_panel(axis: Axes, data: pd.DataFrame, column: str, colours: dict[str, str]) -> None:
@@ -224,7 +232,7 @@ def draw_reliability(
     first, second = split_halves(**counts, seed=seed)
     table = correlations.dropna(subset=["rho_over_ceiling"])
     models, measures = table["model"].nunique(), table["measure"].nunique()
-    height = max(4.8, 1.7 + 0.25 * -(-models // 3) + 0.1 * measures * max(models, 3))
+    height = max(4.8, 1.7 + 0.25 * -(-models // 2) + 0.1 * measures * max(models, 3))
     figure, (left, right) = new_figure(
         1, 2, width=10.2, height=height, gridspec_kw={"width_ratios": [1, 1.2]}
     )
@@ -276,4 +284,5 @@ def _share_panel(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_title("how much of the attainable ρ each loss reaches")
     if models:
         handles, labels = axis.get_legend_handles_labels()
-        axis.figure.legend(handles, labels, loc="outside lower center", ncols=min(len(models), 3))
+        across = _legend_columns(axis.figure, labels)
+        axis.figure.legend(handles, labels, loc="outside lower center", ncols=across)

@@ -259,6 +259,9 @@ def _join(
     Raises:
         UserError: No image in common, or with `--on-error fail` any loss without a score.
     """
+    if losses.empty or scores.empty:
+        empty = losses_from if losses.empty else where
+        raise UserError(f"{empty} names no image. Expected a row per image below the header.")
     joined = scores.merge(losses, on="image_id", how="inner", validate="one_to_one")
     absent = sorted(set(losses["image_id"]) - set(scores["image_id"]))
     if joined.empty:
