@@ -99,13 +99,10 @@ def get_parser() -> argparse.ArgumentParser:
 def train(run: "Run", args: argparse.Namespace, data: "PredictionData") -> None:
     """Train the head (after a search, if asked for) and save it with all that scoring needs."""
     from models.checkpoints import mlp_file, save_mlp
-    from utils.mlp_stage import fit_head, head_meta, history_table, settings_of
+    from utils.mlp_stage import fit_head, head_meta, history_table, replace_model_rows, settings_of
 
     result, tried = fit_head(data, data.split, settings_of(args), args.search, run.device)
-    if tried:
-        from utils.mlp_stage import replace_model_rows
-
-        replace_model_rows(run, "mlp_search", tried, data.stem)
+    replace_model_rows(run, "mlp_search", tried, data.stem)
     path = mlp_file(args.output_path, data.stem)
     save_mlp(path, result.model.state_dict(), **head_meta(run, data, result, args.search))
     run.add_output(path)
@@ -161,9 +158,10 @@ def predict(run: "Run", args: argparse.Namespace) -> None:
     run.report_skipped([*skipped, *result.skipped])
     run.count(images=len(files) + len(skipped), done=len(table))
     log.info(
-        "Scored %d pictures; %d were left out.\n%s",
+        "Scored %d of %d pictures (path, score, percentile and rank are in %s).\n%s",
         len(table),
-        len(skipped) + len(result.skipped),
+        len(files) + len(skipped),
+        path,
         describe_extremes(table),
     )
     illustrate(run, args, predictor, table["path"].tolist())

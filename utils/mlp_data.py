@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.checkpoints import checkpoint_sha256
+from models.checkpoints import load_autoencoder
 from utils.cli import LOSSES, UserError, log
 from utils.latents import command_for, open_latents
 from utils.memcat import load_dataset, load_splits
@@ -72,7 +72,9 @@ def load_prediction_data(run: Run, args: Namespace, checkpoint: Path) -> Predict
     run.note_sample(dataset)
     splits = load_splits(dataset, args.output_path, args.seed)
     stem = checkpoint.stem
-    encoder = {"stem": stem, "sha256": checkpoint_sha256(checkpoint)}
+    _, found = load_autoencoder(checkpoint)
+    run.note_caveats(found["caveats"])
+    encoder = {"stem": stem, "sha256": found["sha256"]}
     latents = open_latents(args.output_path, stem, encoder)
     run.add_input(latents.path)
     ids = np.array(latents.image_ids, dtype=object)

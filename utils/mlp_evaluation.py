@@ -136,7 +136,7 @@ def predict_with_all(
     Returns:
         Predictions of the MLP, the constant, the ridge, and, where the measures are there, a line for each
         measure and a plane over ridge, error and distinctiveness. The plane is fitted on the ridge's
-        leave-one-out predictions of the training rows: its own fit of them would look better than it is.
+        leave-one-out predictions of the training rows: its fit of them would look better than it is.
     """
     every = np.arange(len(latents))
     ridge = fit_ridge(latents, scores, split.train, split.val, standardisation, seed=seed)
@@ -153,12 +153,22 @@ def predict_with_all(
         if name in measures:
             _add_line(predictions, name, measures[[name]].to_numpy(), scores, split.train)
     if ERROR in measures and DISTINCTIVENESS in measures:
-        both = measures[[ERROR, DISTINCTIVENESS]].to_numpy()
-        for_training = np.column_stack([values[RIDGE], both])
-        for_training[ridge.fitted_rows, 0] = ridge.left_out
-        everywhere = np.column_stack([values[RIDGE], both])
+        everywhere = np.column_stack([values[RIDGE] - ridge.intercept, measures[[ERROR, DISTINCTIVENESS]]])
+        for_training = everywhere.copy()
+        for_training[ridge.fitted_rows, 0] = _left_out_share(ridge, scores)
         _add_line(predictions, TOGETHER, everywhere, scores, ridge.fitted_rows, for_training)
     return predictions
+
+
+def _left_out_share(ridge: RidgeFit, scores: NDArray) -> NDArray[np.float64]:
+    """What the latents add to each training row's leave-one-out prediction, beyond the mean of the others.
+
+    The mean of the others falls as a row's own score rises. A ridge that says little but the mean would, left
+    out row by row, follow the scores backwards, and a plane fitted on it would turn everything around.
+    """
+    own = scores[ridge.fitted_rows]
+    others = (own.sum() - own) / (len(own) - 1)
+    return ridge.left_out - others
 
 
 def _add_line(

@@ -128,15 +128,15 @@ def load_head(args: Namespace, data: PredictionData) -> tuple[MemorabilityMLP, d
     """
     path = mlp_file(args.output_path, data.stem)
     head, meta = load_mlp(path, data.encoder)
-    if meta.get("split_sha256") != training_digest(data, data.split):
-        raise UserError(
-            f"{path} was trained on other images than splits.csv trains on now (another split, data set or --limit), so "
-            "its test images may be among them. Train it again with: python mlp_predict.py --train"
-        )
     if meta.get("score_column") != data.score_column:
         raise UserError(
             f"{path} was trained on the score column {meta.get('score_column')}, but --score-column is "
             f"{data.score_column}. Train it again with: python mlp_predict.py --train"
+        )
+    if meta.get("split_sha256") != training_digest(data, data.split):
+        raise UserError(
+            f"{path} was trained on other images than splits.csv trains on now (another split, data set or --limit), so "
+            "its test images may be among them. Train it again with: python mlp_predict.py --train"
         )
     return head, meta
 
@@ -177,12 +177,19 @@ def split_rows(metrics: pd.DataFrame, split: judge.Split) -> pd.DataFrame:
 
 
 def replace_model_rows(run: Run, table: str, rows: pd.DataFrame | list[dict], model: str) -> None:
-    """Write rows of one model into a table that keeps those of other models."""
+    """Write rows of one model into a table that keeps those of other models.
+
+    Without rows, those of an earlier run of the model are taken out: they no longer describe its head.
+    """
     frame = pd.DataFrame(rows).assign(model=model)
     path = output_file(run.output_path, table)
     if path.exists():
         old = read_table(path, table)
-        frame = pd.concat([old[old["model"] != model], frame], ignore_index=True)
+        old = old[old["model"] != model]
+        frame = old if frame.empty else pd.concat([old, frame], ignore_index=True)
+    if frame.empty:
+        path.unlink(missing_ok=True)
+        return
     run.write_table(frame.sort_values("model", kind="stable", ignore_index=True), table)
 
 
@@ -195,8 +202,7 @@ def write_evaluation(
         judge.over_splits(by_split), on=["predictor", "metric"], how="left", validate="one_to_one"
     )
     replace_model_rows(run, "mlp_metrics", metrics, data.stem)
-    if args.n_splits > 1:
-        replace_model_rows(run, "mlp_splits", by_split, data.stem)
+    replace_model_rows(run, "mlp_splits", by_split if args.n_splits > 1 else [], data.stem)
     replace_model_rows(run, "mlp_predictions", _prediction_rows(data, evaluation), data.stem)
     observed = evaluation.test["memorability"].to_numpy(float)
     predicted = evaluation.test[judge.MLP].to_numpy(float)

@@ -211,6 +211,7 @@ def load_predictor(
     autoencoder, encoder = load_autoencoder(encoder_path)
     head, meta = load_mlp(mlp_file(folder, stem), encoder)
     where = resolve_device(device)
+    meta["caveats"] = sorted({*meta.get("caveats", []), *encoder["caveats"]})
     network = prepare_network(ScoreNetwork(autoencoder.encoder, head), where)
     log.info("Loaded %s and its MLP head; pictures are seen at %d px", encoder_path, meta["image_size"])
     return Predictor(
