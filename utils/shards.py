@@ -220,11 +220,18 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ", ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in names) or "other images"
 
 
-def _one_thread() -> None:
-    """Keep each worker process to one thread: the processes are the parallelism."""
+def prepare_worker() -> None:
+    """Set up a worker process: one thread, since the processes are the parallelism, and memory that is kept.
+
+    Without the second, every large temporary array is paged in anew; the pages of all processes are handed out
+    one after another, so that a second process gains little.
+    """
     import cv2
 
+    from utils.compute import keep_freed_memory
+
     cv2.setNumThreads(1)
+    keep_freed_memory()
 
 
 def _make_pool(executor: str, workers: int) -> Executor | None:
@@ -236,7 +243,7 @@ def _make_pool(executor: str, workers: int) -> Executor | None:
 
     # Not fork: the parent may hold torch's threads, which do not survive a fork.
     return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker
     )
 
 
