@@ -126,25 +126,24 @@ def draw_scatter(frame: pd.DataFrame, columns: dict[str, str], table: pd.DataFra
     rho = table.set_index("measure")["rho"]
     for axis, (loss, column) in zip(axes.flat, columns.items(), strict=False):
         _scatter_panel(axis, frame[["memorability", "category", column]].dropna(), column, colours)
-        value = f"ρ = {rho[loss]:.2f}" if np.isfinite(rho[loss]) else "ρ undefined"
+        value = f"ρ = {rho[loss]:.2f}".replace("-", "−") if np.isfinite(rho[loss]) else "ρ undefined"
         axis.set_title(f"{shorten(loss, 24)}   {value}")
         axis.set_xlabel("loss" if loss != "exposure" else "training loss at exposure")
     for axis in axes.flat[len(columns) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel(MEMORABILITY_LABEL)
-    figure.suptitle(
-        f"{shorten(model, int(9 * figure.get_figwidth()) - 24)}: loss and memorability", fontsize=11
-    )
-    _category_legend(figure, colours, len(largest))
+    title = f"{shorten(model, int(9 * figure.get_figwidth()) - 24)}: loss and memorability"
+    _category_legend(figure, colours, len(largest), title)
     return figure
 
 
-def _category_legend(figure: Figure, colours: dict[str, str], categories: int) -> None:
-    """Name the categories below the panels, and say if not all have a line."""
+def _category_legend(figure: Figure, colours: dict[str, str], categories: int, title: str) -> None:
+    """Name the categories under the figure's title, and say if not all have a line."""
     from matplotlib.lines import Line2D
 
     if not colours:
+        figure.suptitle(title, fontsize=11)
         return
     handles = [
         Line2D([], [], color=colour, linewidth=2.5, label=shorten(name)) for name, colour in colours.items()
@@ -154,7 +153,8 @@ def _category_legend(figure: Figure, colours: dict[str, str], categories: int) -
             Line2D([], [], linestyle="none", label=f"(the {len(colours)} largest of {categories} categories)")
         )
     across = _legend_columns(figure, [handle.get_label() for handle in handles])
-    figure.legend(handles=handles, loc="outside lower center", ncols=across)
+    # Above the panels: the foot of the figure is where caveats go.
+    figure.legend(handles=handles, loc="outside upper center", ncols=across, title=title, title_fontsize=11)
 
 
 def _legend_columns(figure: Figure, labels: list[str]) -> int:
@@ -194,18 +194,18 @@ def _scatter_panel(axis: Axes, data: pd.DataFrame, column: str, colours: dict[st
 
 
 def binned_means(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of x and of y in up to ten equally filled bins of x, of ten images or more.
+    """Return the mean of x and of y in equally filled bins of x: one per ten images, two at least, ten at most.
 
     Args:
         x: (n,) finite numbers.
         y: (n,) finite numbers.
 
     Returns:
-        Two vectors of equal length, ascending in x; empty for fewer than 20 images.
+        Two vectors of equal length, ascending in x; empty for fewer than 6 images and for a constant x.
     """
-    bins = min(len(x) // 10, 10)
-    if bins < 2:
+    if len(x) < 6 or np.ptp(x) == 0:
         return np.empty(0), np.empty(0)
+    bins = min(max(len(x) // 10, 2), 10)
     order = np.argsort(x, kind="stable")
     parts = np.array_split(order, bins)
     return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
@@ -239,11 +239,17 @@ def draw_reliability(
     _halves_panel(left, first, second)
     left.set_title(f"halves of the responses: ρ = {spearman(first, second)[0]:.2f}")
     _share_panel(right, table)
-    figure.suptitle(
+    title = (
         f"Reliability of the scores: mean ρ of {splits} random halves {ceiling['half_rho']:.3f}, Spearman-Brown "
-        f"{ceiling['reliability']:.3f}, noise ceiling {ceiling['ceiling']:.3f}",
-        fontsize=11,
+        f"{ceiling['reliability']:.3f}, noise ceiling {ceiling['ceiling']:.3f}"
     )
+    handles, labels = right.get_legend_handles_labels()
+    if labels:
+        across = _legend_columns(figure, labels)
+        place = "outside upper center"
+        figure.legend(handles, labels, loc=place, ncols=across, title=title, title_fontsize=11)
+    else:
+        figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -282,7 +288,3 @@ def _share_panel(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_axisbelow(True)
     axis.set_xlabel("ρ / noise ceiling (95 % interval)")
     axis.set_title("how much of the attainable ρ each loss reaches")
-    if models:
-        handles, labels = axis.get_legend_handles_labels()
-        across = _legend_columns(axis.figure, labels)
-        axis.figure.legend(handles, labels, loc="outside lower center", ncols=across)
