@@ -9,6 +9,7 @@ made by another model is refused instead of being read as something it is not.
 the other.
 """
 
+import hashlib
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils.cli import UserError
-from utils.tables import output_file, read_table
+from utils.tables import CAVEAT_COLUMN, output_file, read_table
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 POOLS = ("none", "avg", "max")
@@ -37,6 +38,8 @@ class Latents(NamedTuple):
         pool: ``none``, ``avg`` or ``max`` over positions.
         image_size: Side of the images in pixels.
         path: The matrix's file.
+        digest: SHA-256 over the names and checksums of all rows: equal for equal codes of equal images.
+        caveats: What must be said of everything made from them (sample data, random weights).
     """
 
     matrix: np.ndarray
@@ -46,6 +49,8 @@ class Latents(NamedTuple):
     pool: str
     image_size: int
     path: Path
+    digest: str
+    caveats: tuple[str, ...]
 
 
 def latent_name(model: str, layer: str = DEFAULT_LAYER, pool: str = DEFAULT_POOL) -> str:
@@ -159,7 +164,19 @@ def open_latents(
             f"Write the latent codes again with: {command} --overwrite"
         )
     _check_rows(matrix, table, path, command)
-    return Latents(matrix, table["image_id"].tolist(), sha, layer, pool, int(size), path)
+    rows = "".join(f"{a}\0{b}\n" for a, b in zip(table["image_id"], table["crc32"], strict=True))
+    caveat = str(table[CAVEAT_COLUMN].iloc[0]) if CAVEAT_COLUMN in table.columns else ""
+    return Latents(
+        matrix,
+        table["image_id"].tolist(),
+        sha,
+        layer,
+        pool,
+        int(size),
+        path,
+        digest=hashlib.sha256(rows.encode()).hexdigest(),
+        caveats=tuple(caveat.split("; ")) if caveat else (),
+    )
 
 
 def _check_rows(matrix: np.ndarray, table: Any, path: Path, command: str) -> None:

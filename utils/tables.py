@@ -260,6 +260,21 @@ TABLES: dict[str, Table] = {
             Column("duplicates", "int", "how many other images searched have exactly the same code"),
         ),
     ),
+    "latent_space": Table(
+        "latent_space_{model}.csv",
+        "python latent_analysis.py --distinctiveness-analysis",
+        "Coordinates of each image in the map of the latent space (latent_space_<model>.png).",
+        (
+            IMAGE_ID,
+            CATEGORY,
+            MEMORABILITY,
+            Column("pc1", "float", "first principal component of the codes; its largest loading is positive"),
+            Column("pc2", "float", "second principal component"),
+            Column("umap1", "float", "first UMAP coordinate, of 50 components; only with umap-learn installed"),
+            Column("umap2", "float", "second UMAP coordinate"),
+        ),
+        optional=("umap1", "umap2"),
+    ),
     "distinctiveness_correlations": Table(
         "distinctiveness_correlations.csv",
         "python latent_analysis.py --distinctiveness-analysis",
