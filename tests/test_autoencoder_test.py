@@ -1,0 +1,277 @@
+import logging
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import PROJECT_ROOT, assert_user_error, run_script_process
+from skimage.metrics import structural_similarity
+
+import autoencoder_test
+from models.autoencoder import Autoencoder, build_autoencoder
+from models.checkpoints import load_autoencoder, save_autoencoder
+from utils.cli import LOSSES, UserError
+from utils.losses import ReconstructionLosses
+from utils.memcat import load_pixels
+from utils.reconstructions import draw_examples, pick_examples
+from utils.tables import read_table
+
+SIZE = 32
+QUICK = ["mse", "mae", "ssim", "lpips-sq"]
+COMMON = ["--image-size", str(SIZE), "--weights", "random", "--workers", "0", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """One small autoencoder with random weights, said so in its meta."""
+    path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
+    model = build_autoencoder("vgg11", seed=0)
+    save_autoencoder(path, model, image_size=SIZE, caveats=["random weights: autoencoder"])
+    return path
+
+
+@pytest.fixture
+def output(checkpoint, tmp_path):
+    shutil.copy(checkpoint, tmp_path / checkpoint.name)
+    return tmp_path
+
+
+def run(data, output, *more, losses=QUICK):
+    given = ["--data-dir", data, "--output-path", output, *COMMON, "--losses", *losses, *more]
+    autoencoder_test.main(autoencoder_test.get_parser().parse_args(list(map(str, given))))
+
+
+@pytest.fixture(scope="module")
+def baseline(checkpoint, mini_memcat, tmp_path_factory):
+    """The output of one undisturbed run with the default batch size; read-only."""
+    folder = tmp_path_factory.mktemp("baseline")
+    shutil.copy(checkpoint, folder / checkpoint.name)
+    run(mini_memcat, folder)
+    return folder
+
+
+def table(output, name="small"):
+    return read_table(output / f"test_loss_{name}.csv", "test_loss")
+
+
+def test_values_are_those_of_the_one_reconstruction(mini_memcat, baseline):
+    """Against numpy and scikit-image on a reconstruction made here, image by image."""
+    found = table(baseline).set_index("image_id")
+    assert len(found) == 12
+    assert list(found.columns) == ["category", "subcategory", "memorability", *QUICK, "caveat"]
+    model, _ = load_autoencoder(baseline / "small.pth")
+    for image_id, row in found.iterrows():
+        image = load_pixels(mini_memcat / "MemCat_images" / "MemCat" / image_id, SIZE)
+        with torch.inference_mode():
+            reconstruction = model(torch.from_numpy(image)[None])[0].numpy()
+        assert row["mse"] == pytest.approx(((image - reconstruction) ** 2).mean(), rel=1e-4)
+        assert row["mae"] == pytest.approx(np.abs(image - reconstruction).mean(), rel=1e-4)
+        similarity = structural_similarity(
+            image,
+            reconstruction,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1.0,
+            channel_axis=0,
+        )
+        assert row["ssim"] == pytest.approx(1 - similarity, abs=1e-4)
+        assert image_id.split("/")[:2] == [row["category"], row["subcategory"]]
+
+
+def test_all_eight_losses_where_the_images_are_large_enough(mini_memcat, tmp_path):
+    save_autoencoder(tmp_path / "m.pth", build_autoencoder("vgg11", seed=0), image_size=192, caveats=[])
+    parser = autoencoder_test.get_parser()
+    given = ["--data-dir", mini_memcat, "--output-path", tmp_path, *COMMON, "--image-size", 192, "--limit", 2]
+    autoencoder_test.main(parser.parse_args(list(map(str, given))))
+    found = table(tmp_path, "m")
+    assert [name for name in found.columns if name in LOSSES] == list(LOSSES)
+    assert (found[list(LOSSES)] > 0).all(axis=None)
+    assert "random weights: LPIPS and style (vgg16, alexnet, squeezenet1_1, vgg19)" in found["caveat"].iloc[0]
+
+
+def test_one_forward_pass_per_image_for_all_losses(mini_memcat, output, monkeypatch):
+    seen = []
+    forward = Autoencoder.forward
+    monkeypatch.setattr(Autoencoder, "forward", lambda self, x: (seen.append(len(x)), forward(self, x))[1])
+    monkeypatch.setattr(autoencoder_test, "reconstruct", lambda args, model, paths, device: None)
+    monkeypatch.setattr(autoencoder_test, "write_results", lambda *given: None)
+    run(mini_memcat, output, "--batch-size", 5, losses=QUICK)
+    assert seen == [5, 5, 2]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_values_do_not_depend_on_the_batch_size(mini_memcat, output, baseline, batch_size):
+    run(mini_memcat, output, "--batch-size", batch_size)
+    pd.testing.assert_frame_equal(table(output), table(baseline), rtol=1e-5, atol=1e-6)
+
+
+def test_rerun_is_up_to_date_and_needs_no_trunks(mini_memcat, baseline, monkeypatch, caplog):
+    output = baseline
+    before = {path: path.read_bytes() for path in output.glob("*small*")}
+    assert {path.name for path in before} == {"small.pth", "test_loss_small.csv", "reconstructions_small.png"}
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the losses were computed again")
+
+    monkeypatch.setattr(ReconstructionLosses, "__init__", refuse)
+    with caplog.at_level(logging.INFO):
+        run(mini_memcat, output)
+    assert "up to date" in caplog.text
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_stopped_and_run_again_gives_the_same_bytes(mini_memcat, output, monkeypatch):
+    one = ("--batch-size", 1)
+    run(mini_memcat, output, *one)
+    names = ("test_loss_small.csv", "reconstructions_small.png")
+    whole = [(output / name).read_bytes() for name in names]
+    for name in names:
+        (output / name).unlink()
+    calls = []
+    forward = Autoencoder.forward
+
+    def stop(self, images):
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return forward(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Autoencoder, "forward", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(mini_memcat, output, *one)
+    assert not (output / "test_loss_small.csv").exists()
+    assert len(list((output / "shards").rglob("shard_*.npz"))) == 1
+    run(mini_memcat, output, *one)
+    assert [(output / name).read_bytes() for name in names] == whole
+
+
+def test_several_models_and_a_choice_of_them(mini_memcat, output):
+    second = build_autoencoder("vgg11", seed=1)
+    save_autoencoder(output / "other.pth", second, image_size=SIZE, caveats=[])
+    run(mini_memcat, output, "--model-names", "other.pth", losses=["mse"])
+    assert not (output / "test_loss_small.csv").exists()
+    run(mini_memcat, output, losses=["mse"])
+    assert not np.allclose(table(output)["mse"], table(output, "other")["mse"])
+
+
+def test_released_losses_get_their_own_file(mini_memcat, output):
+    run(mini_memcat, output, losses=["mse", "lpips-sq"])
+    run(mini_memcat, output, "--recipe", "released", losses=["mse", "lpips-sq"])
+    corrected, released = table(output), table(output, "small_released-losses")
+    np.testing.assert_allclose(corrected["mse"], released["mse"])
+    assert (released["lpips-sq"] < corrected["lpips-sq"]).all()  # half the contrast goes in
+    assert (output / "reconstructions_small_released-losses.png").exists()
+
+
+def test_damaged_image_is_left_out_and_named(mini_memcat, output, tmp_path_factory):
+    data = tmp_path_factory.mktemp("damaged") / "data"
+    shutil.copytree(mini_memcat, data)
+    victim = sorted((data / "MemCat_images").rglob("*.jpg"))[3]
+    victim.write_bytes(b"")
+    run(data, output, losses=["mse"])
+    assert len(table(output)) == 11
+    skipped = read_table(output / "skipped_images.csv", "skipped_images")
+    assert skipped["image_id"].tolist() == [victim.relative_to(data / "MemCat_images" / "MemCat").as_posix()]
+    with pytest.raises(UserError, match=victim.name):
+        run(data, output, "--on-error", "fail", "--overwrite", losses=["mse"])
+
+
+def test_broken_network_is_said_with_the_image(mini_memcat, output):
+    model = build_autoencoder("vgg11", seed=0)
+    with torch.no_grad():
+        model.decoder.conv5[-1].layer[2].bias.fill_(torch.nan)
+    save_autoencoder(output / "small.pth", model, image_size=SIZE, caveats=[])
+    with pytest.raises(UserError) as caught:
+        run(mini_memcat, output)
+    assert "The mse loss of animal/bear/" in str(caught.value)
+    assert "is nan" in str(caught.value)
+    assert "--model-names" in str(caught.value)
+    assert not (output / "test_loss_small.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "losses", "words"),
+    [
+        (["--image-size", "64"], QUICK, ["small.pth", "32 px", "--image-size is 64"]),
+        (["--image-size", "33"], QUICK, ["multiple of 32"]),
+        ([], ["ms-ssim"], ["at least 161 px", "got 32 px"]),
+        (["--figure-loss", "style"], QUICK, ["--figure-loss style", "mse, mae, ssim, lpips-sq"]),
+        (["--model-names", "absent.pth"], QUICK, ["absent.pth", "small.pth"]),
+    ],
+)
+def test_bad_input(mini_memcat, output, flags, losses, words):
+    with pytest.raises(UserError) as caught:
+        run(mini_memcat, output, *flags, losses=losses)
+    for word in words:
+        assert word in str(caught.value)
+    assert not list(output.glob("test_loss*"))
+
+
+def test_bad_command_lines(mini_memcat, tmp_path):
+    given = ["--data-dir", mini_memcat, "--output-path", tmp_path]
+    done = run_script_process("autoencoder_test.py", *given, "--losses", "psnr")
+    assert_user_error(done, "psnr", "lpips-sq")
+    done = run_script_process("autoencoder_test.py", *given)
+    assert_user_error(done, str(tmp_path), "python autoencoder_finetune.py")
+    (tmp_path / "notes.pth").write_bytes(b"<!DOCTYPE html><html>")
+    done = run_script_process("autoencoder_test.py", *given, "--weights", "random")
+    assert_user_error(done, "notes.pth", "web page")
+
+
+@pytest.mark.long
+def test_two_processes_give_the_same_bytes_as_one(mini_memcat, output, tmp_path_factory, checkpoint):
+    run(mini_memcat, output, "--batch-size", 1)
+    other = tmp_path_factory.mktemp("two")
+    shutil.copy(checkpoint, other / "small.pth")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += [PROJECT_ROOT / "autoencoder_test.py", "--data-dir", mini_memcat, "--output-path", other]
+    command += [*COMMON, "--losses", *QUICK, "--batch-size", "1"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    pd.testing.assert_frame_equal(table(other), table(output), rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------- the figure
+
+
+def losses_table(count):
+    return pd.DataFrame(
+        {
+            "image_id": [f"a/b/{n:02d}.jpg" for n in range(count)],
+            "memorability": np.linspace(0.4, 0.9, count),
+            "mse": np.arange(count, dtype=float)[::-1],
+        }
+    )
+
+
+def test_pick_examples_known_answer():
+    groups = {
+        name: group["mse"].tolist() for name, group in pick_examples(losses_table(13), "mse", 3).items()
+    }
+    assert groups == {"best": [0, 1, 2], "median": [5, 6, 7], "worst": [12, 11, 10]}
+
+
+@pytest.mark.parametrize("count", range(1, 15))
+def test_pick_examples_takes_no_image_twice(count):
+    groups = pick_examples(losses_table(count), "mse")
+    names = [name for group in groups.values() for name in group["image_id"]]
+    assert len(set(names)) == len(names)
+    assert list(groups) == ["best", "median", "worst"] if count >= 3 else ["best", "worst"][:count]
+
+
+def test_figure_shows_both_numbers_and_both_pictures():
+    groups = pick_examples(losses_table(6), "mse")
+    original, reconstruction = np.zeros((3, 8, 8), np.float32), np.full((3, 8, 8), 0.5, np.float32)
+    pixels = {f"a/b/{n:02d}.jpg": (original, reconstruction) for n in range(6)}
+    figure = draw_examples(groups, pixels, "mse", "a_model")
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[0] == "mse 0 · memorability 0.90"
+    assert titles[-1] == "mse 4 · memorability 0.50"
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.shape == (8, 17, 3)
+    assert (shown[:, :8] == 0).all()
+    assert (shown[:, 9:] == 0.5).all()
