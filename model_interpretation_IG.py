@@ -87,7 +87,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=non_negative_int,
         default=0,
         metavar="N",
-        help="average over N noisy copies (0: none)",
+        help="average over N noisy copies, standard deviation 0.1 (0: none)",
     )
     how.add_argument(
         "--tolerance",
@@ -119,10 +119,11 @@ def main(args: argparse.Namespace) -> None:
 def save(run: "Run", args: argparse.Namespace) -> None:
     """Compute and write everything."""
     from utils.attribution_stage import attribute, check, draw, find_regions, merge, report
-    from utils.compute import keep_freed_memory
+    from utils.compute import full_float32, keep_freed_memory
     from utils.runs import is_main_rank
 
     keep_freed_memory()
+    full_float32()  # or the convergence delta measures cuDNN's rounding
     settings = ig_settings(args)
     network, model, identity = load_network(run, args)
     images, skipped = select_images(run, args)

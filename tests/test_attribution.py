@@ -253,6 +253,22 @@ def test_settings_that_make_no_sense_are_refused(bad, message):
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("smooth", [0, 2])
+def test_a_gpu_gives_the_maps_of_the_cpu(network, images, ids, smooth):
+    from utils.compute import full_float32
+
+    full_float32()
+    settings = Settings(steps=8, smooth=smooth, baseline="uniform", max_doublings=0)
+    here = integrated_gradients(prepare_network(network), images, ids, settings)
+    there = integrated_gradients(prepare_network(network, "cuda"), images.cuda(), ids, settings)
+    np.testing.assert_allclose(there.prediction, here.prediction, atol=1e-5)
+    if not smooth:  # the noise is drawn on the device, and differs between the two
+        np.testing.assert_allclose(there.maps, here.maps, atol=1e-3 * np.abs(here.maps).max())
+    assert there.converged.all()
+
+
 # ------------------------------------------------------------------------------------- the network
 
 

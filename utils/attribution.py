@@ -228,7 +228,7 @@ def make_baselines(images: Tensor, kind: str, image_ids: Sequence[str], seed: in
         values = np.stack(draws)
     else:
         raise UserError(f"Unknown --baseline '{kind}'; expected one of {', '.join(IG_BASELINES)}.")
-    return torch.from_numpy(values).to(images)
+    return torch.from_numpy(values.astype(np.float32)).to(images)
 
 
 # ------------------------------------------------------------------------------------------------ attribution
@@ -362,7 +362,7 @@ def _smoothed(
                 **options,
             )
         maps.append(values.detach().sum(dim=1).cpu().float().numpy())
-        deltas.append(delta.double().mean().item())
+        deltas.append(delta.cpu().double().mean().item())
     return np.concatenate(maps), np.array(deltas)
 
 
