@@ -188,6 +188,8 @@ def load_predictor(
 ) -> Predictor:
     """Load the encoder and its MLP head from an output folder; nothing else in the folder is needed.
 
+    Sets the process to full float32 precision and to keep freed memory (see `utils.compute`).
+
     Args:
         output_path: Folder with ``<model>.pth`` and ``mlp_<model>.pth``.
         model: The checkpoint's name, with or without ``.pth``; the only one there is when left out.
@@ -198,6 +200,7 @@ def load_predictor(
     """
     from models.checkpoints import checkpoint_sha256, load_autoencoder, load_mlp, mlp_file
     from utils.attribution import ScoreNetwork, prepare_network
+    from utils.compute import full_float32, keep_freed_memory
     from utils.runs import resolve_device
 
     folder = Path(output_path)
@@ -211,6 +214,8 @@ def load_predictor(
     autoencoder, encoder = load_autoencoder(encoder_path)
     head, meta = load_mlp(mlp_file(folder, stem), encoder)
     where = resolve_device(device)
+    full_float32()
+    keep_freed_memory()
     meta["caveats"] = sorted({*meta.get("caveats", []), *encoder["caveats"]})
     network = prepare_network(ScoreNetwork(autoencoder.encoder, head), where)
     log.info("Loaded %s and its MLP head; pictures are seen at %d px", encoder_path, meta["image_size"])
