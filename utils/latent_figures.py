@@ -54,7 +54,7 @@ def scatter_by_category(axis: Axes, x: pd.Series, y: pd.Series, categories: pd.S
 
 
 def category_legend(figure: Figure, categories: pd.Series) -> None:
-    """Name the categories below the panels."""
+    """Name the categories beside the panels."""
     from matplotlib.lines import Line2D
 
     colours = colours_of(categories)
@@ -67,9 +67,8 @@ def category_legend(figure: Figure, categories: pd.Series) -> None:
     marks = [
         Line2D([], [], color=colour, marker="o", linestyle="", markersize=6) for colour in entries.values()
     ]
-    longest = max(map(len, entries))
-    columns = max(1, min(len(entries), int(figure.get_figwidth() * 10 / (longest + 6))))
-    figure.legend(marks, list(entries), loc="outside lower center", ncols=columns)
+    # at the side: the foot belongs to the caveat
+    figure.legend(marks, list(entries), loc="outside right upper", handletextpad=0.3)
 
 
 def draw_latent_space(table: pd.DataFrame, projection: Projection, model: str, memorability: str) -> Figure:
@@ -82,7 +81,7 @@ def draw_latent_space(table: pd.DataFrame, projection: Projection, model: str, m
         memorability: Name of the score.
     """
     kinds = [("pc1", "pc2")] + ([("umap1", "umap2")] if "umap1" in table else [])
-    figure, axes = new_figure(len(kinds), 2, width=9.6, height=0.9 + 3.9 * len(kinds), squeeze=False)
+    figure, axes = new_figure(len(kinds), 2, width=10.4, height=0.9 + 3.9 * len(kinds), squeeze=False)
     shares = [f"{value:.1%} of variance" for value in projection.explained[:2]] + ["", ""]
     labels = {"pc1": f"component 1 ({shares[0]})", "pc2": f"component 2 ({shares[1]})".replace(" ()", "")}
     labels |= {"umap1": "UMAP 1", "umap2": "UMAP 2"}
@@ -202,7 +201,7 @@ def draw_scatter(
         loss: The loss to show.
     """
     panels = 1 if losses is None or loss is None else 2
-    figure, axes = new_figure(1, panels, width=1.6 + 4.2 * panels, height=4.7, squeeze=False)
+    figure, axes = new_figure(1, panels, width=2.6 + 4.2 * panels, height=4.7, squeeze=False)
     categories = table["category"].fillna("")
     scatter_by_category(axes[0, 0], table["distinctiveness"], table["memorability"], categories)
     title = _rho_text(rows, "distinctiveness", "memorability")

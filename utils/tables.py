@@ -143,6 +143,32 @@ _LOSS_MEASURE = Column(
     "measure", "text", "loss; 'exposure': the training loss at the image's single exposure"
 )
 
+_CATEGORY_PLOT = "python category_plot.py"
+_DISTRIBUTION = (
+    Column("measure", "text", "column that is summarised"),
+    Column("category", "text", "category; all images for the last row"),
+    Column("n", "int", "images"),
+    Column("mean", "float", "mean"),
+    Column("ci_low", "float", "lower end of the mean's 95 % bootstrap interval", nullable=True),
+    Column("ci_high", "float", "upper end of it", nullable=True),
+    Column("sd", "float", "standard deviation (n - 1)", nullable=True),
+    *(
+        Column(name, "float", meaning)
+        for name, meaning in (
+            ("minimum", "smallest value"),
+            ("p05", "5th percentile"),
+            ("p25", "25th percentile"),
+            ("median", "median"),
+            ("p75", "75th percentile"),
+            ("p95", "95th percentile"),
+            ("maximum", "largest value"),
+        )
+    ),
+    Column("resamples", "int", "bootstrap resamples"),
+    Column("seed", "int", "seed of the bootstrap"),
+)
+
+
 TABLES: dict[str, Table] = {
     "splits": Table(
         "splits.csv",
@@ -270,7 +296,9 @@ TABLES: dict[str, Table] = {
             MEMORABILITY,
             Column("pc1", "float", "first principal component of the codes; its largest loading is positive"),
             Column("pc2", "float", "second principal component"),
-            Column("umap1", "float", "first UMAP coordinate, of 50 components; only with umap-learn installed"),
+            Column(
+                "umap1", "float", "first UMAP coordinate, of 50 components; only with umap-learn installed"
+            ),
             Column("umap2", "float", "second UMAP coordinate"),
         ),
         optional=("umap1", "umap2"),
@@ -366,6 +394,81 @@ TABLES: dict[str, Table] = {
             Column("seed", "int", "their seed"),
         ),
         key=("model_a", "measure_a", "model_b", "measure_b"),
+    ),
+    "category_memorability": Table(
+        "category_memorability.csv",
+        _CATEGORY_PLOT,
+        "Memorability by category: the numbers of category_memorability.png.",
+        _DISTRIBUTION,
+        key=("measure", "category"),
+    ),
+    "category_losses": Table(
+        "category_losses_{model}.csv",
+        _CATEGORY_PLOT,
+        "Reconstruction error by category: the numbers of category_losses_<model>.png.",
+        _DISTRIBUTION,
+        key=("measure", "category"),
+    ),
+    "category_distinctiveness": Table(
+        "category_distinctiveness_{model}.csv",
+        _CATEGORY_PLOT,
+        "Distinctiveness by category: the numbers of category_distinctiveness_<model>.png.",
+        _DISTRIBUTION,
+        key=("measure", "category"),
+    ),
+    "category_rho": Table(
+        "category_rho_{model}.csv",
+        _CATEGORY_PLOT,
+        "Correlation of each measure with memorability, by category and overall: the numbers of category_rho_<model>.png.",
+        (
+            Column("measure", "text", "column that is correlated with memorability"),
+            Column("category", "text", "category; all images for the overall row"),
+            Column("n", "int", "images"),
+            Column("rho", "float", "Spearman's rho", nullable=True),
+            Column("ci_low", "float", "lower end of its 95 % bootstrap interval", nullable=True),
+            Column("ci_high", "float", "upper end of it", nullable=True),
+            Column("p", "float", "two-sided p-value", nullable=True),
+            Column("q", "float", "Benjamini-Hochberg q over the table", nullable=True),
+            Column("resamples", "int", "bootstrap resamples"),
+            Column("seed", "int", "seed of the bootstrap"),
+        ),
+        key=("measure", "category"),
+    ),
+    "category_scatter": Table(
+        "category_scatter_{model}.csv",
+        _CATEGORY_PLOT,
+        "The points of category_scatter_<model>.png: memorability and one column per measure.",
+        (IMAGE_ID, Column("category", "text", "category, (no category) where there is none"), MEMORABILITY),
+        open_ended=True,
+    ),
+    "category_splits": Table(
+        "category_splits.csv",
+        _CATEGORY_PLOT,
+        "Images by category and split: the numbers of category_splits.png.",
+        (
+            Column("category", "text", "category"),
+            SPLIT,
+            Column("n", "int", "images"),
+        ),
+        key=("category", "split"),
+    ),
+    "category_subcategories": Table(
+        "category_subcategories.csv",
+        _CATEGORY_PLOT,
+        "Subcategories ranked by mean memorability: the numbers of category_subcategories.png.",
+        (
+            Column("rank", "int", "1 for the most memorable"),
+            Column("category", "text", "category"),
+            Column("subcategory", "text", "subcategory"),
+            Column("n", "int", "images"),
+            Column("mean", "float", "mean memorability score"),
+            Column("ci_low", "float", "lower end of its 95 % bootstrap interval", nullable=True),
+            Column("ci_high", "float", "upper end of it", nullable=True),
+            Column("sd", "float", "standard deviation (n - 1)", nullable=True),
+            Column("resamples", "int", "bootstrap resamples"),
+            Column("seed", "int", "seed of the bootstrap"),
+        ),
+        key=("category", "subcategory"),
     ),
     "mlp_history": Table(
         "mlp_history_{model}.csv",
