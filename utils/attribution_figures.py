@@ -177,8 +177,9 @@ def draw_gallery(
         panels[0].set_xlabel(f"observed {score}, predicted {explanation.prediction:.3f}", fontsize=8)
         panels[1].set_xlabel(f"colours: -{drawn.norm.vmax:.2g} to {drawn.norm.vmax:.2g}", fontsize=8)
         panels[2].set_xlabel(shorten(explanation.name, 34), fontsize=8)
-    note = "attribution x pixels (score): red raises the predicted score, blue lowers it; each picture on its own scale"
-    figure.suptitle(f"{title}\n{note}", fontsize=10)
+    note = "attribution x pixels (score): red raises the predicted score, blue lowers it;"
+    end = " " if across > 1 else "\n"
+    figure.suptitle(f"{title}\n{note}{end}each picture on its own scale", fontsize=10)
     return save_figure(figure, path.parent, path.stem, ("png",), caveat)[0]
 
 
@@ -276,7 +277,7 @@ def draw_set(
             items.append((load(frame["path"].iloc[row]), maps[row] / np.float64(maps[row].size), explanation))
             drawn.append(draw_explanation(*items[-1], caveat))
         if items:
-            title = f"The {len(items)} {kind} memorable of {len(frame)} images ({model})"
+            title = f"The {kind} memorable of {len(frame)} images, by observed score ({model})"
             drawn.append(draw_gallery(items, title, paths[f"{kind}_memorable"], caveat))
     for stale in set(folder.glob(f"{glob.escape(model)}_picture_*.png")) - set(drawn):
         stale.unlink()
