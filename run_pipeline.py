@@ -64,7 +64,7 @@ STAGES = (
         {},
         "all",
     ),
-    Stage("category_plot", (), ("output",), {}),
+    Stage("category_plot", (), ("output",), {"seed": "--seed"}),
     Stage("mlp_predict", ("--train", "--evaluate"), ("data", "output", "compute", "batch"), {}, "first"),
     Stage(
         "model_interpretation_IG",
