@@ -254,6 +254,13 @@ def test_another_score_column_is_said(study, no_figures, caplog):
     assert "images have another memorability in" in caplog.text
 
 
+def test_another_score_column_needs_a_score_table(study):
+    message = refused(study, "--score-column", "memorability_wo_fa_correction")
+    assert message.startswith(
+        "--score-column memorability_wo_fa_correction needs the score table, and none was found"
+    )
+
+
 def test_losses_are_joined_by_name_not_by_position(study, no_figures):
     planted_scores().sample(frac=1, random_state=1).to_csv(study / "shuffled.csv")
     evaluate(study, "--scores-csv", study / "scores.csv")
@@ -530,7 +537,7 @@ def test_constant_losses_are_empty_cells_and_said(study, caplog):
     evaluate(
         study, "--loss-columns", "mse", "mae", "--model-names", OTHER, "--scores-csv", study / "scores.csv"
     )
-    assert f"{OTHER}: mse with memorability ({OTHER}: mse is constant)" in caplog.text
+    assert f"rho is undefined and left empty where: {OTHER}: mse is constant\n" in caplog.text
     assert f"{OTHER}, mse: rho is undefined (n = 120)" in caplog.text
     line = (study / "loss_correlations.csv").read_text().splitlines()[1]
     assert line.startswith(f"{OTHER},mse,120,,,,,,60,0,,,,,120,")

@@ -462,9 +462,9 @@ def test_undefined_correlations_are_empty_and_explained(images, caplog):
     empty = ["rho", "p", "q", "ci_low", "ci_high", "rho_within_category", "rho_over_ceiling"]
     assert table.loc[[0, 1], empty].isna().all(axis=None)
     assert table.loc[2, empty].notna().all()
-    assert "flat with memorability (flat is constant)" in caplog.text
-    assert "rare with memorability (9 images, at least 10 needed)" in caplog.text
-    assert "good with" not in caplog.text
+    assert caplog.messages == [
+        "rho is undefined and left empty where: rare: 9 images, at least 10 needed; flat is constant"
+    ]
 
 
 def test_one_category_holds_nothing_constant(images):
@@ -505,7 +505,13 @@ def test_by_category_is_the_category_alone(images, caplog):
     assert (row.rho, row.ci_low, row.ci_high, row.n) == (own.rho, own.ci_low, own.ci_high, 40)
     assert row.ceiling == score_ceiling(food, seed=1)
     assert list(table.q) == pytest.approx(list(false_discovery_q(table.p)), nan_ok=True)
-    assert "undefined in food and left empty for: bad with memorability (bad is constant)" in caplog.text
+    assert caplog.messages == ["rho is undefined and left empty where: bad is constant in food"]
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        few = correlations_by_category(images, ["good", "bad"], resamples=20, min_images=41)
+    assert few.rho.isna().all()
+    text = "; ".join(f"40 images in {name}, at least 41 needed" for name in ("animal", "food", "vehicle"))
+    assert caplog.messages == [f"rho is undefined and left empty where: {text}"]
     for empty in (None, ""):
         with pytest.raises(ValueError, match="expected a category for at least one image"):
             correlations_by_category(images.assign(category=empty), ["good"])

@@ -86,6 +86,11 @@ def read_study(run: Run, args: Namespace) -> LossTable:
             f"The exposures in {run.output_path} hold no memorability scores, and no score table was found. Name it with "
             "--scores-csv (or --data-dir), or compute the losses first: python autoencoder_test.py"
         )
+    if scores is None and args.score_column != DEFAULT_SCORE_COLUMN:
+        raise UserError(
+            f"--score-column {args.score_column} needs the score table, and none was found for {run.output_path}. Name it "
+            "with --scores-csv or --data-dir; without --score-column the scores recorded with the losses are used."
+        )
     if scores is None:
         log.warning(
             "No score table was found, so the noise ceiling stays empty. Name it with --scores-csv or --data-dir."

@@ -119,7 +119,7 @@ def correlation_rows(
     """
     options = _Options(category, subcategory, tuple(counts), resamples, seed, splits, min_images)
     table = _correlation_table(frame, measures, target, options)
-    _warn_undefined(frame, table, min_images)
+    _warn_undefined(_why_undefined(frame, table, min_images))
     return table
 
 
@@ -157,15 +157,16 @@ def correlations_by_category(
     Raises:
         ValueError: a column is absent, holds infinite values, or no image has a category.
     """
-    parts = []
+    parts, reasons = [], []
     for name, part in frame.groupby(_labels(frame, category), sort=True):
         options = _Options(None, subcategory, tuple(counts), resamples, seed, splits, min_images)
         table = _correlation_table(part, measures, target, options)
-        _warn_undefined(part, table, min_images, f" in {name}")
+        reasons += _why_undefined(part, table, min_images, f" in {name}")
         table.insert(0, "category", name)
         parts.append(table)
     if not parts:
         raise ValueError(f"expected a category for at least one image in column {category}, found none")
+    _warn_undefined(reasons)
     whole = pd.concat(parts, ignore_index=True)
     whole["q"] = false_discovery_q(whole["p"])
     return whole.drop(columns=[name for name in whole if name.endswith("within_category")])
@@ -364,17 +365,24 @@ def _block_differences(
     return cells
 
 
-def _warn_undefined(frame: pd.DataFrame, table: pd.DataFrame, min_images: int, where: str = "") -> None:
-    """Say once which correlations do not exist, and why; their cells stay empty."""
+def _why_undefined(frame: pd.DataFrame, table: pd.DataFrame, min_images: int, where: str = "") -> list[str]:
+    """Return why correlations do not exist, a text per reason."""
+    undefined = table[table["rho"].isna()]
+    few = undefined[undefined["n"] < min_images]
     reasons = []
-    for row in table[table["rho"].isna()].itertuples():
-        if row.n < min_images:
-            reason = f"{row.n} images, at least {min_images} needed"
-        else:
-            flat = [name for name in (row.measure, row.target) if frame[name].nunique() == 1]
-            reason = (
-                " and ".join(f"{name} is constant" for name in flat) or "constant on the images they share"
-            )
-        reasons.append(f"{row.measure} with {row.target} ({reason})")
+    for count, rows in few.groupby("n"):
+        which = "" if len(rows) == len(table) else f"{', '.join(dict.fromkeys(rows['measure']))}: "
+        reasons.append(f"{which}{count} images{where}, at least {min_images} needed")
+    constant: dict[str, None] = {}
+    for row in undefined[undefined["n"] >= min_images].itertuples():
+        flat = [name for name in (row.measure, row.target) if frame[name].nunique() == 1]
+        shared = f"{row.measure} or {row.target} is constant on the images they share"
+        constant |= dict.fromkeys([f"{name} is constant{where}" for name in flat] or [shared + where])
+    return reasons + list(constant)
+
+
+def _warn_undefined(reasons: list[str]) -> None:
+    """Say once which correlations stay empty."""
     if reasons:
-        log.warning("rho is undefined%s and left empty for: %s", where, "; ".join(reasons))
+        more = f"; and {len(reasons) - 8} more such cases" if len(reasons) > 8 else ""
+        log.warning("rho is undefined and left empty where: %s%s", "; ".join(reasons[:8]), more)
