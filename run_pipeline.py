@@ -123,7 +123,7 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
         "--pretrained", metavar="PATH", help="checkpoint to start from, or none for random weights (stage 1)"
     )
     own.add_argument(
-        "--recipe", choices=("corrected", "released"), help="how the losses are defined (stages 1 and 2)"
+        "--recipe", choices=("corrected", "released"), help="whose choices fine-tuning follows (stage 1)"
     )
     own.add_argument(
         "--losses", nargs="+", choices=LOSSES, metavar="LOSS", help="losses to compute (stage 2)"
