@@ -269,6 +269,24 @@ def test_losses_are_joined_by_name_not_by_position(study, no_figures):
     assert output_file(study, "loss_correlations").read_bytes() == first
 
 
+def test_score_table_that_contradicts_itself(study, no_figures, caplog):
+    scores = planted_scores()
+    other = scores.iloc[[3]].assign(memorability_w_fa_correction=0.123)
+    pd.concat([scores, scores.iloc[[8]], other]).to_csv(study / "twice.csv", index=False)
+    evaluate(study, "--scores-csv", study / "twice.csv")
+    assert f"1 images stand in {study / 'twice.csv'} with different scores and are left out" in caplog.text
+    assert (results(study).n == 119).all()
+
+
+def test_score_table_with_absolute_paths(study, no_figures):
+    scores = planted_losses(planted_scores(), losses=())
+    table = pd.DataFrame({"path": "/somewhere/images/" + scores.image_id, "score": scores.memorability})
+    table.to_csv(study / "absolute.csv", index=False)
+    evaluate(study, "--scores-csv", study / "absolute.csv", "--loss-columns", "mse")
+    assert results(study).n.tolist() == [120, 120]
+    assert results(study).rho_within_category.notna().all(), "categories come from the loss tables"
+
+
 def test_images_without_a_score_are_counted_or_fatal(study, no_figures, caplog):
     planted_scores().iloc[:100].to_csv(study / "part.csv")
     message = refused(study, "--scores-csv", study / "part.csv", "--on-error", "fail")

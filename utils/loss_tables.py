@@ -98,7 +98,7 @@ def read_study(run: Run, args: Namespace) -> LossTable:
         scores, where = recorded, "the loss tables"
     else:
         where = str(source[0])
-        _compare_scores(recorded, scores, where)
+        scores = _reconcile(recorded, scores, where)
     return LossTable(_join(losses, scores, str(run.output_path), where, args), measures)
 
 
@@ -239,10 +239,10 @@ def _read_score_table(run: Run, path: Path, column: str) -> pd.DataFrame:
     return scores[~twice]
 
 
-def _compare_scores(recorded: pd.DataFrame | None, scores: pd.DataFrame, where: str) -> None:
-    """Say where the score table has other scores than those that were recorded with the losses."""
+def _reconcile(recorded: pd.DataFrame | None, scores: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Say where the score table differs from the scores recorded with the losses; take over categories it lacks."""
     if recorded is None:
-        return
+        return scores
     both = recorded.merge(scores, on="image_id", suffixes=("_recorded", ""), validate="one_to_one")
     other = ((both["memorability_recorded"] - both["memorability"]).abs() > MAX_DIFFERENCE).sum()
     if other:
@@ -254,6 +254,9 @@ def _compare_scores(recorded: pd.DataFrame | None, scores: pd.DataFrame, where: 
             where,
             where,
         )
+    known = recorded.set_index("image_id")
+    lacking = [name for name in ("category", "subcategory") if (scores[name] == "").all()]
+    return scores.assign(**{name: scores["image_id"].map(known[name]).fillna("") for name in lacking})
 
 
 def _join(
