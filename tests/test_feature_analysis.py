@@ -343,7 +343,7 @@ def test_what_features_add_to_error_and_distinctiveness(output):
     rows = set(zip(models["learner"], models["predictors"], models["model"], strict=True))
     sets = [
         ("image features", ""),
-        *((name, "net") for name in ("image features", "error and distinctiveness", "both")),
+        *((name, "net") for name in ("error and distinctiveness", "both")),  # of the same images
     ]
     assert rows == {(learner, *one) for learner in feature_model.LEARNERS for one in sets}
     assert (models["n"] == 24).all()
@@ -409,8 +409,10 @@ def test_gain_is_what_the_features_add():
         {"image_id": frame["image_id"], "mse": frame["memorability"] + rng.normal(size=len(frame))}
     )
     models, _ = feature_model.feature_model(frame, {"net": other.iloc[::-1].iloc[:300]}, QUICK)
+    of_net = models[models["model"] == "net"]
+    assert set(of_net["predictors"]) == {"image features", "error and distinctiveness", "both"}
+    assert (of_net["n"] == 300).all()
     both = models[models["predictors"] == "both"]
-    assert (both["n"] == 300).all()
     assert (both["gain_ci_low"] > 0.1).all()
     assert (both["gain_p"] <= 2 / 51 + 1e-9).all()
 

@@ -108,18 +108,21 @@ def draw_clusters(frame: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
     image = _draw_matrix(strip, targets, strong)
     strip.set_yticks(np.arange(len(order)), [shorten(name, 34) for name in order], fontsize=8)
     strip.tick_params(axis="y", length=0, pad=2)
+    ends = round(strong, 2)
     figure.colorbar(
         image,
         ax=strip,
         location="top",
-        shrink=2.2,
-        aspect=9,
+        shrink=1.8 / ratios[1],
+        aspect=18,
         label="ρ with targets",
-        ticks=[-round(strong, 2), 0, round(strong, 2)],
+        ticks=[-ends, 0, ends],
     )
     image = _draw_matrix(square, between.loc[order, order], 1.0)
     square.set_yticks([])
-    figure.colorbar(image, ax=square, location="top", shrink=0.5, aspect=30, label="ρ between features")
+    figure.colorbar(
+        image, ax=square, location="top", shrink=3 / ratios[2], aspect=30, label="ρ between features"
+    )
     return figure
 
 
@@ -202,7 +205,7 @@ def draw_model(models: pd.DataFrame, importances: pd.DataFrame) -> Figure:
     left.set_title("Memorability predicted", loc="left")
     right.set_yticks(np.arange(len(names)), [shorten(name, 34) for name in names])
     right.set_xlabel("loss of ρ when the feature is shuffled, ± 1 s.d.")
-    right.set_title(f"Image features the prediction rests on (top {len(names)})", loc="left")
+    right.set_title(f"Features it rests on (top {len(names)})", loc="left")
     for axes in (left, right):
         axes.invert_yaxis()
         axes.axvline(0, color=NEUTRAL, linewidth=0.8)

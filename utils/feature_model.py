@@ -217,22 +217,46 @@ def permutation_importance(
     return found
 
 
-def importance_rows(frame: pd.DataFrame, settings: ModelSettings) -> pd.DataFrame:
+Fits = dict[tuple[str, str], CrossValidation]
+
+
+def fit_all(frame: pd.DataFrame, predictors: dict[str, list[str]], settings: ModelSettings) -> Fits:
+    """Cross-validate every learner on every set of predictors, on the same images and folds.
+
+    Args:
+        frame: ``category, memorability`` and the predictors, one row per image.
+        predictors: columns by the name of their set.
+        settings: how to fit.
+
+    Returns:
+        The fits by learner and name of the set.
+    """
+    target = frame["memorability"].to_numpy(float)
+    folds = assign_folds(frame["category"], settings.folds, settings.seed)
+    return {
+        (learner, name): cross_validate(learner, frame[columns].to_numpy(float), target, folds, settings.seed)
+        for learner in LEARNERS
+        for name, columns in predictors.items()
+    }
+
+
+def importance_rows(
+    frame: pd.DataFrame, columns: dict[str, list[str]], fits: Fits, settings: ModelSettings
+) -> pd.DataFrame:
     """Permutation importance of each image feature, for each learner: the rows of ``feature_importance.csv``.
 
     Args:
-        frame: ``category, memorability`` and feature columns, one row per image.
-        settings: how to fit and judge.
+        frame: ``memorability`` and the linearised features, one row per image.
+        columns: per feature the columns it enters by.
+        fits: by `fit_all` on these images; those on `FROM_FEATURES` are used.
+        settings: how often to shuffle.
     """
-    frame = linearise(frame)
-    columns = predictor_columns(frame)
     names = [part for parts in columns.values() for part in parts]
     positions = {name: [names.index(part) for part in parts] for name, parts in columns.items()}
     values, target = frame[names].to_numpy(float), frame["memorability"].to_numpy(float)
-    folds = assign_folds(frame["category"], settings.folds, settings.seed)
     rows = []
     for learner in LEARNERS:
-        fitted = cross_validate(learner, values, target, folds, settings.seed)
+        fitted = fits[learner, FROM_FEATURES]
         found = permutation_importance(fitted, values, target, positions, settings.repeats, settings.seed)
         rows += [
             {"learner": learner, "feature": name, "group": feature_group(name), "importance": mean, "sd": sd}
@@ -242,41 +266,32 @@ def importance_rows(frame: pd.DataFrame, settings: ModelSettings) -> pd.DataFram
 
 
 def model_rows(
-    frame: pd.DataFrame, predictors: dict[str, list[str]], settings: ModelSettings
+    frame: pd.DataFrame, predictors: dict[str, list[str]], fits: Fits, settings: ModelSettings
 ) -> pd.DataFrame:
-    """Cross-validate every learner on every set of predictors, on the same images and folds.
+    """Judge cross-validated predictions: the rows of ``feature_model.csv`` except for ``model``.
 
     Args:
-        frame: ``category, memorability`` and the predictors, one row per image.
+        frame: ``category`` and ``memorability``, one row per image.
         predictors: columns by the name of their set; where `FROM_BOTH` and `FROM_ERROR` are there, the gain of
             the first over the second is judged by the paired bootstrap.
-        settings: how to fit and judge.
-
-    Returns:
-        The rows of ``feature_model.csv`` except for ``model``.
+        fits: by `fit_all` on these images.
+        settings: how to judge.
     """
-    target = frame["memorability"].to_numpy(float)
-    folds = assign_folds(frame["category"], settings.folds, settings.seed)
     predicted = frame[["category", "memorability"]].reset_index(drop=True)
     labels = {}
-    for learner in LEARNERS:
-        for name, columns in predictors.items():
-            label = f"{learner} on {name}"
-            labels[label] = {"learner": learner, "predictors": name, "columns": len(columns)}
-            values = frame[columns].to_numpy(float)
-            predicted[label] = cross_validate(learner, values, target, folds, settings.seed).predicted
+    for (learner, name), fitted in fits.items():
+        label = f"{learner} on {name}"
+        labels[label] = {"learner": learner, "predictors": name, "columns": len(predictors[name])}
+        predicted[label] = fitted.predicted
     table = correlation_rows(
         predicted, list(labels), subcategory=None, resamples=settings.resamples, seed=settings.seed
     )
     table = table.set_index("measure")[["n", "rho", "ci_low", "ci_high", "p", "rho_within_category"]]
-    errors = predicted[list(labels)].sub(target, axis=0)
+    errors = predicted[list(labels)].sub(predicted["memorability"], axis=0)
     table["mae"] = errors.abs().mean()
-    table["r2"] = 1 - (errors**2).mean() / target.var()
-    table = (
-        pd.DataFrame.from_dict(labels, orient="index")
-        .join(table)
-        .join(_gains(predicted, predictors, settings))
-    )
+    table["r2"] = 1 - (errors**2).mean() / predicted["memorability"].var(ddof=0)
+    described = pd.DataFrame.from_dict(labels, orient="index")
+    table = described.join(table).join(_gains(predicted, predictors, settings))
     extra = {"folds": settings.folds, "resamples": settings.resamples, "seed": settings.seed}
     return table.assign(**extra).reset_index(drop=True)
 
@@ -308,8 +323,11 @@ def feature_model(
         The rows of ``feature_model.csv`` and of ``feature_importance.csv``, or None where there are too few images
         or no feature that varies (said in the log).
     """
+    from threadpoolctl import threadpool_limits
+
     frame = linearise(frame)
-    features = [part for parts in predictor_columns(frame).values() for part in parts]
+    columns = predictor_columns(frame)
+    features = [part for parts in columns.values() for part in parts]
     if len(frame) < settings.min_images or not features:
         log.warning(
             "No model of memorability: %d images and %d columns that vary; at least %d images are needed.",
@@ -318,13 +336,21 @@ def feature_model(
             settings.min_images,
         )
         return None
-    tables = [model_rows(frame, {FROM_FEATURES: features}, settings).assign(model="")]
-    for model, other in others.items():
-        joined = frame.merge(other, on="image_id", validate="one_to_one")
-        errors = [name for name in other.columns if name != "image_id"]
-        if len(joined) < settings.min_images:
-            log.warning("%s shares only %d images with image_features.csv: left out.", model, len(joined))
-            continue
-        sets = {FROM_FEATURES: features, FROM_ERROR: errors, FROM_BOTH: features + errors}
-        tables.append(model_rows(joined, sets, settings).assign(model=model))
-    return pd.concat(tables, ignore_index=True), importance_rows(frame, settings)
+    alone = {FROM_FEATURES: features}
+    # Boosting on a few thousand rows gains nothing from threads and loses minutes where they have to share cores.
+    with threadpool_limits(limits=1):
+        fits = fit_all(frame, alone, settings)
+        tables = [model_rows(frame, alone, fits, settings).assign(model="")]
+        importances = importance_rows(frame, columns, fits, settings)
+        for model, other in others.items():
+            joined = frame.merge(other, on="image_id", validate="one_to_one")
+            errors = [name for name in other.columns if name != "image_id"]
+            if len(joined) < settings.min_images:
+                log.warning("%s shares only %d images with image_features.csv: left out.", model, len(joined))
+                continue
+            sets = {FROM_ERROR: errors, FROM_BOTH: features + errors}
+            if len(joined) < len(frame):  # on the same images the first rows say it already
+                sets = alone | sets
+            fits = fit_all(joined, sets, settings)
+            tables.append(model_rows(joined, sets, fits, settings).assign(model=model))
+    return pd.concat(tables, ignore_index=True), importances

@@ -739,7 +739,8 @@ TABLES: dict[str, Table] = {
         "feature_model.csv",
         "python feature_analysis.py --evaluate-features",
         "Memorability predicted from features by cross-validation: how well, and what features add to reconstruction error "
-        "and distinctiveness. Rows of one model share their images and folds.",
+        "and distinctiveness. Rows of one model share their images and folds; features alone are repeated for a "
+        "model only where it has fewer images.",
         (
             Column("learner", "text", "gradient boosting, or ridge (linear)"),
             Column("predictors", "text", "image features, error and distinctiveness, or both"),
