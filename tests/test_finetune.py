@@ -578,6 +578,8 @@ def test_killed_for_real_it_ends_with_the_same_bytes(tmp_path):
         str(folder),
         "--scores-csv",
         str(data / "scores.csv"),
+        "--workers",
+        "2",
         "--checkpoint-every",
         "2",
     ]

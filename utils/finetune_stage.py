@@ -173,6 +173,12 @@ def train_one(
     if args.overwrite:
         state.unlink(missing_ok=True)
     log.info("%s: %d images, %s", path.stem, len(images), describe(vars(settings)))
+    if settings.batch_norm == "update" and settings.batch_size < 8:
+        log.info(
+            "Batch norm: at batch size %d the running statistics end up following the last few images; "
+            "--batch-norm frozen keeps those of the start.",
+            settings.batch_size,
+        )
     tuner = FineTuner(
         model,
         images,
