@@ -62,6 +62,21 @@ def get_parser() -> argparse.ArgumentParser:
     steps.add_argument(
         "--explain", action="store_true", help="with --predict: an attribution overlay per picture"
     )
+    _training_flags(parser)
+    judge = parser.add_argument_group("evaluation")
+    judge.add_argument(
+        "--n-splits", type=positive_int, default=1, metavar="K", help="repeat over K seeded splits"
+    )
+    judge.add_argument(
+        "--resamples", type=non_negative_int, default=1000, help="bootstrap resamples of the intervals"
+    )
+    judge.add_argument(
+        "--error-measure", choices=LOSSES, default="lpips-sq", help="reconstruction error used as a baseline"
+    )
+    return parser
+
+
+def _training_flags(parser: argparse.ArgumentParser) -> None:
     mlp = parser.add_argument_group("training")
     mlp.add_argument(
         "--hidden-sizes", type=positive_int, nargs="*", default=[256, 64], metavar="N",
@@ -83,17 +98,6 @@ def get_parser() -> argparse.ArgumentParser:
         "--search", action="store_true",
         help="try hidden sizes, dropout, learning rate and weight decay in combination; validation alone decides",
     )  # fmt: skip
-    judge = parser.add_argument_group("evaluation")
-    judge.add_argument(
-        "--n-splits", type=positive_int, default=1, metavar="K", help="repeat over K seeded splits"
-    )
-    judge.add_argument(
-        "--resamples", type=non_negative_int, default=1000, help="bootstrap resamples of the intervals"
-    )
-    judge.add_argument(
-        "--error-measure", choices=LOSSES, default="lpips-sq", help="reconstruction error used as a baseline"
-    )
-    return parser
 
 
 def train(run: "Run", args: argparse.Namespace, data: "PredictionData") -> None:

@@ -202,6 +202,31 @@ class _Trainer:
         varied = len(observed) > 2 and np.ptp(observed) > 0 and np.ptp(predicted) > 0
         return loss, float(spearmanr(predicted, observed).statistic) if varied else float("nan")
 
+    def fit(self, description: str) -> TrainingResult:
+        """Train until the validation loss stops falling; keep the weights of the best epoch."""
+        from tqdm import tqdm
+
+        settings = self.settings
+        history: list[dict[str, float]] = []
+        best_loss, best_epoch, best_state = float("inf"), 0, None
+        progress = tqdm(range(1, settings.epochs + 1), desc=description, unit="epoch", disable=None)
+        for epoch in progress:
+            row = {"epoch": epoch, "train_loss": self.train_epoch()}
+            loss, rho = self.validate()
+            history.append(row | {"validation_loss": loss, "validation_rho": rho})
+            progress.set_postfix(validation_loss=f"{loss:.4f}", rho=f"{rho:.3f}")
+            if loss < best_loss:
+                best_loss, best_epoch = loss, epoch
+                best_state = copy.deepcopy(self.model.state_dict())
+            elif epoch - best_epoch >= settings.patience:
+                break
+        if best_state is None:
+            raise UserError(
+                f"The validation loss was never finite. Lower --learning-rate (now {settings.learning_rate:g})."
+            )
+        self.model.load_state_dict(best_state)
+        return TrainingResult(self.model.cpu().eval(), settings, best_epoch, best_loss, history)
+
 
 def train_mlp(
     latents: NDArray,
@@ -239,38 +264,17 @@ def train_mlp(
         UserError: Nothing to learn from (see `check_scores`), or a loss that is not finite.
     """
     import torch
-    from tqdm import tqdm
 
     scores = np.asarray(scores, dtype=np.float64)
     check_scores(scores, train_rows, validation_rows)
     standardisation = standardisation or fit_standardisation(latents, np.asarray(train_rows))
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    history: list[dict[str, float]] = []
-    best_loss, best_epoch, best_state = float("inf"), 0, None
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(settings.seed)
         trainer = _Trainer(
             latents, scores, train_rows, validation_rows, settings, standardisation, device, image_ids
         )
-        progress = tqdm(range(1, settings.epochs + 1), desc=description, unit="epoch", disable=None)
-        for epoch in progress:
-            train_loss = trainer.train_epoch()
-            loss, rho = trainer.validate()
-            history.append(
-                {"epoch": epoch, "train_loss": train_loss, "validation_loss": loss, "validation_rho": rho}
-            )
-            progress.set_postfix(validation_loss=f"{loss:.4f}", rho=f"{rho:.3f}")
-            if loss < best_loss:
-                best_loss, best_epoch = loss, epoch
-                best_state = copy.deepcopy(trainer.model.state_dict())
-            elif epoch - best_epoch >= settings.patience:
-                break
-    if best_state is None:
-        raise UserError(
-            f"The validation loss was never finite. Lower --learning-rate (now {settings.learning_rate:g})."
-        )
-    trainer.model.load_state_dict(best_state)
-    return TrainingResult(trainer.model.cpu().eval(), settings, best_epoch, best_loss, history)
+        return trainer.fit(description)
 
 
 def search_settings(
@@ -281,6 +285,17 @@ def search_settings(
     return [
         replace(base, **dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())
     ]
+
+
+def _search_row(result: TrainingResult) -> dict[str, Any]:
+    """One row of ``mlp_search.csv``."""
+    return {
+        **asdict(result.settings),
+        "hidden_sizes": " ".join(str(size) for size in result.settings.hidden_sizes) or "none",
+        "best_epoch": result.best_epoch,
+        "validation_loss": result.best_loss,
+        "validation_rho": result.history[result.best_epoch - 1]["validation_rho"],
+    }
 
 
 def search_mlp(

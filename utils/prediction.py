@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from utils.shards import Batch
+
 PATH_COLUMN = "path"
 STANDARD_INPUT = "-"
 
@@ -285,16 +287,7 @@ def score_files(
     import pandas as pd
 
     from utils.memcat import load_pixels
-    from utils.shards import Batch, run_sharded
-
-    def work(ids: list[str], values: list[NDArray]) -> Batch:
-        scores = predictor.score_pixels(np.stack(values))
-        bad = [name for name, score in zip(ids, scores, strict=True) if not np.isfinite(score)]
-        if bad:
-            raise UserError(
-                f"The predicted score of {bad[0]} is not finite: the weights are damaged. Train them again."
-            )
-        return Batch([{"memorability": float(score)} for score in scores])
+    from utils.shards import run_sharded
 
     settings = {
         "encoder": predictor.identity[0],
@@ -306,7 +299,7 @@ def score_files(
     return run_sharded(
         "predictions",
         pd.DataFrame({"image_id": list(files), "path": list(files)}),
-        work,
+        partial(_score_batch, predictor),
         output_path=output_path,
         settings=settings,
         load=partial(load_pixels, size=predictor.image_size),
@@ -317,6 +310,19 @@ def score_files(
         overwrite=overwrite,
         description="scoring",
     )
+
+
+def _score_batch(predictor: Predictor, ids: list[str], values: list[NDArray]) -> Batch:
+    """Score one batch of pixels, for `utils.shards.run_sharded`."""
+    from utils.shards import Batch
+
+    scores = predictor.score_pixels(np.stack(values))
+    bad = [name for name, score in zip(ids, scores, strict=True) if not np.isfinite(score)]
+    if bad:
+        raise UserError(
+            f"The predicted score of {bad[0]} is not finite: the weights are damaged. Train them again."
+        )
+    return Batch([{"memorability": float(score)} for score in scores])
 
 
 def _state_of(files: Sequence[str]) -> str:

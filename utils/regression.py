@@ -290,15 +290,12 @@ def fit_ridge(
     standardisation = standardisation or fit_standardisation(latents, train_rows)
     rows = np.asarray(train_rows)
     if min(len(rows), dims) > max_rows:
-        log.warning("Ridge is fitted on %d of %d training rows, drawn from the seed.", max_rows, len(rows))
-        rows = np.sort(np.random.default_rng(seed).choice(rows, max_rows, replace=False))
+        rows = _draw_rows(rows, max_rows, seed)
     targets = np.asarray(scores, dtype=np.float64)[rows]
     intercept = float(targets.mean())
     solver = (_DualRidge if len(rows) <= dims else _PrimalRidge)(latents, rows, standardisation)
-    if strengths is None:
-        mean_eigenvalue = float(np.trace(solver.matrix)) / len(solver.matrix)
-        strengths = np.array(RELATIVE_STRENGTHS) * max(mean_eigenvalue, 1e-12)
-    strengths = np.sort(np.asarray(strengths, dtype=np.float64))[::-1]
+    strengths = _strengths(solver.matrix) if strengths is None else np.asarray(strengths, dtype=np.float64)
+    strengths = np.sort(strengths)[::-1]
     weights = solver.weights(targets - intercept, strengths)
     predicted = _predict_many(latents, validation_rows, standardisation, weights) + intercept
     errors = ((predicted - np.asarray(scores, dtype=np.float64)[validation_rows, None]) ** 2).mean(axis=0)
@@ -316,6 +313,16 @@ def fit_ridge(
         left_out=targets - (targets - fitted) / freedom,
         fitted_rows=rows,
     )
+
+
+def _draw_rows(rows: NDArray, count: int, seed: int) -> NDArray:
+    log.warning("Ridge is fitted on %d of %d training rows, drawn from the seed.", count, len(rows))
+    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
+
+
+def _strengths(matrix: NDArray) -> NDArray[np.float64]:
+    """The default strengths for a Gram or covariance matrix."""
+    return np.array(RELATIVE_STRENGTHS) * max(float(np.trace(matrix)) / len(matrix), 1e-12)
 
 
 def _predict_many(
