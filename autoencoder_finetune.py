@@ -24,7 +24,15 @@ from utils.cli import (
 def get_parser() -> argparse.ArgumentParser:
     """Return the script's parser."""
     parser = build_parser(__doc__ or "", "data", "output", "compute", "weights")
-    group = parser.add_argument_group("fine-tuning (the first four take several values: one model each)")
+    _add_grid(
+        parser.add_argument_group("what to train with (several values: one model for each combination)")
+    )
+    _add_protocol(parser.add_argument_group("how the images are shown"))
+    _add_start_and_speed(parser.add_argument_group("start, speed and safety"))
+    return parser
+
+
+def _add_grid(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--loss",
         "--losses",
@@ -60,6 +68,9 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how often each image is seen",
     )
+
+
+def _add_protocol(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--split",
         choices=("all", "train"),
@@ -69,48 +80,49 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--order",
         choices=("shuffled", "dataset"),
-        help="order of exposure: shuffled from the seed, or by image id (default: shuffled; dataset in the released recipe)",
+        help="shuffled from the seed, or by image id (default: shuffled; dataset in the released recipe)",
     )
     group.add_argument(
         "--batch-norm",
         choices=("update", "frozen"),
         default="update",
-        help="normalise by the batch and let the running statistics follow (at batch size one: the last few images), "
-        "or keep those of the pretrained network",
+        help="normalise by the batch and let the running statistics follow (at batch size one: the last few "
+        "images), or keep those of the pretrained network",
     )
     group.add_argument(
         "--recipe",
         choices=("corrected", "released"),
         default="corrected",
-        help="corrected: the paper's text; released: the choices of the authors' scripts (1 - LPIPS is minimised, on "
-        "[0, 1] images; dataset order; one model carried through all combinations; style from the last feature map)",
+        help="corrected: the paper's text; released: the choices of the authors' scripts (1 - LPIPS is minimised, "
+        "on [0, 1] images; dataset order; one model carried through all combinations; style from the last "
+        "feature map)",
     )
-    start = parser.add_argument_group("start")
-    start.add_argument(
+
+
+def _add_start_and_speed(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--pretrained",
         default=BASE_CHECKPOINT,
         metavar="PATH",
         help="checkpoint to start from, or none for random weights (every output says so)",
     )
-    start.add_argument(
+    group.add_argument(
         "--arch", choices=ARCHITECTURES, default="vgg16", help="architecture of the autoencoder"
     )
-    speed = parser.add_argument_group("speed and safety")
-    speed.add_argument(
+    group.add_argument(
         "--checkpoint-every",
         type=positive_int,
         default=500,
         metavar="N",
         help="steps between two saved states",
     )
-    speed.add_argument(
+    group.add_argument(
         "--precision",
         choices=("float32", "bf16"),
         default="float32",
         help="of the network; losses stay float32",
     )
-    speed.add_argument("--compile", action="store_true", help="use torch.compile (slow start, faster steps)")
-    return parser
+    group.add_argument("--compile", action="store_true", help="use torch.compile (slow start, faster steps)")
 
 
 def main(args: argparse.Namespace) -> None:
