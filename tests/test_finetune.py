@@ -214,6 +214,18 @@ def test_bf16_is_close_to_float32(tmp_path):
     np.testing.assert_allclose(losses["bf16"], losses["float32"], rtol=0.05)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_cpu(tmp_path):
+    from utils.compute import full_float32
+
+    full_float32()
+    (tmp_path / "cpu").mkdir()
+    expected = make_tuner(tmp_path / "cpu").run().losses[0]
+    found = make_tuner(tmp_path, model=TinyAutoencoder().cuda()).run().losses[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
 @pytest.mark.long
 def test_compiled_is_close_to_eager(tmp_path):
     if shutil.which("g++") is None:

@@ -206,6 +206,18 @@ def test_subset_gives_the_same_values_as_all(pair, values, torch_home):
         torch.testing.assert_close(value, values[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_cpu(pair, values, torch_home):
+    from utils.compute import full_float32
+
+    full_float32()
+    with torch.inference_mode():
+        found = ReconstructionLosses(device="cuda")(*(images.cuda() for images in pair))
+    for name in LOSSES:
+        torch.testing.assert_close(found[name].cpu(), values[name], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("recipe", ["corrected", "released"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_points_towards_the_image(name, recipe, pair, torch_home):
