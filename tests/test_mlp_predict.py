@@ -259,8 +259,12 @@ def test_without_the_other_stages_their_baselines_are_left_out(output, pictures,
 
 
 @pytest.fixture
-def many(tmp_path, checkpoint):
-    """A function that sets up 500 tiny pictures with given scores and latent codes as a user's own set."""
+def many(tmp_path, checkpoint, monkeypatch):
+    """A function that sets up tiny pictures with given scores and latent codes as a user's own set.
+
+    Figures are left out: they take longer than all the rest, and other tests draw them.
+    """
+    monkeypatch.setattr(mlp_stage, "draw_evaluation", lambda *_: None)
 
     def build(latents, scores):
         folder, data = tmp_path / "output", tmp_path / "data"
