@@ -30,9 +30,9 @@ def fill(table: str, frame: pd.DataFrame) -> pd.DataFrame:
         for c in TABLES[table].columns
         if c.name not in frame and c.name not in TABLES[table].optional
     }
-    return frame.assign(**missing)[
-        [c.name for c in TABLES[table].columns if c.name in frame or c.name in missing]
-    ]
+    names = [c.name for c in TABLES[table].columns if c.name in frame or c.name in missing]
+    more = [name for name in frame if name not in names] if TABLES[table].open_ended else []
+    return frame.assign(**missing)[names + more]
 
 
 def write(folder: Path, table: str, frame: pd.DataFrame, model: str | None = None) -> None:
@@ -60,6 +60,8 @@ def _distinctiveness(correlations: pd.DataFrame) -> pd.DataFrame:
     """Three correlations of one measure: plain, with error held constant, and with error itself."""
     rows = pd.concat([correlations.iloc[:1]] * 3).assign(measure="distinctiveness")
     return rows.assign(
+        ci_low_within_category=[-0.5, np.nan, np.nan],
+        ci_high_within_category=[-0.1, np.nan, np.nan],
         target=["memorability", "memorability", "mse"],
         held_constant=["", "mse", ""],
         rho=[-0.4321, 0.12, 0.87],
@@ -182,6 +184,7 @@ def test_sections_hold_every_loss_predictor_and_feature(results: Path) -> None:
     assert "metric mlp ridge spearman 0.61 [0.50, 0.70] 0.65 [0.55, 0.75] mse 0.0123 [0.0100, 0.0200]" in text
     assert "mlp - ridge" not in text
     assert " distinctiveness 60 -0.43 " in text
+    assert " [-0.50, -0.10] " in text
     assert " distinctiveness, mse held constant 60 0.12 " in text
     assert " distinctiveness with mse 60 0.87 " in text
     assert text.index("hue 60 -0.55") < text.index("clutter 60 0.20")

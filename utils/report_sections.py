@@ -99,7 +99,8 @@ def _label(row: pd.Series) -> str:
 
 def _within_cell(row: pd.Series) -> Block:
     """The pooled within-category rho above its interval, where the table has one."""
-    low, high = (row.get(f"{end}_within_category", math.nan) for end in ("ci_low", "ci_high"))
+    # Undeclared columns of open-ended tables come as text.
+    low, high = (float(row.get(f"{end}_within_category", "") or math.nan) for end in ("ci_low", "ci_high"))
     return {"text": show(row["rho_within_category"]), "range": show_range(low, high)}
 
 
