@@ -92,6 +92,7 @@ DEMO = {
     "ig_limit": 6,
     "detector": DETECTORS["light"],
     "segmenter": SEGMENTERS["light"],
+    "extra": ["model_interpretation_IG=--max-doublings 0", "feature_analysis=--folds 3 --repeats 2"],
 }
 
 
@@ -145,8 +146,13 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
 
 
 def _demo_text() -> str:
-    pairs = ((f"--{name.replace('_', '-')}", value) for name, value in DEMO.items())
-    return " ".join(flag if value is True else f"{flag} {value}" for flag, value in pairs)
+    words = []
+    for name, value in DEMO.items():
+        flag = f"--{name.replace('_', '-')}"
+        words += (
+            [flag] if value is True else [f"{flag} {one}" for one in (value if name == "extra" else [value])]
+        )
+    return " ".join(words)
 
 
 def main(args: argparse.Namespace) -> None:

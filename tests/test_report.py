@@ -57,14 +57,14 @@ def write_run(folder: Path, name: str, outputs: tuple[str, ...] = (), **changes:
 
 
 def _distinctiveness(correlations: pd.DataFrame) -> pd.DataFrame:
-    """Three correlations of one measure: plain, with error held constant, and with error itself."""
-    rows = pd.concat([correlations.iloc[:1]] * 3).assign(measure="distinctiveness")
+    """One measure: plain, with error held constant, with error itself, and with an error that is not shown."""
+    rows = pd.concat([correlations.iloc[:1]] * 4).assign(measure="distinctiveness")
     return rows.assign(
-        ci_low_within_category=[-0.5, np.nan, np.nan],
-        ci_high_within_category=[-0.1, np.nan, np.nan],
-        target=["memorability", "memorability", "mse"],
-        held_constant=["", "mse", ""],
-        rho=[-0.4321, 0.12, 0.87],
+        ci_low_within_category=[-0.5, np.nan, np.nan, np.nan],
+        ci_high_within_category=[-0.1, np.nan, np.nan, np.nan],
+        target=["memorability", "memorability", "lpips-sq", "mse"],
+        held_constant=["", "lpips-sq", "", ""],
+        rho=[-0.4321, 0.12, 0.87, 0.99],
     )
 
 
@@ -185,8 +185,9 @@ def test_sections_hold_every_loss_predictor_and_feature(results: Path) -> None:
     assert "mlp - ridge" not in text
     assert " distinctiveness 60 -0.43 " in text
     assert " [-0.50, -0.10] " in text
-    assert " distinctiveness, mse held constant 60 0.12 " in text
-    assert " distinctiveness with mse 60 0.87 " in text
+    assert " distinctiveness, lpips-sq held constant 60 0.12 " in text
+    assert " distinctiveness with lpips-sq 60 0.87 " in text
+    assert "1 further rows, with the other losses, are in the file." in text
     assert text.index("hue 60 -0.55") < text.index("clutter 60 0.20")
     assert "ridge image features – 60 0.31 [0.20, 0.50] 0.09 –" in text
     assert f"ridge both {MODEL} 60 0.44 [0.20, 0.50] 0.09 0.07 [0.01, 0.12]" in text
@@ -206,11 +207,11 @@ def test_figures_are_inside_and_nothing_is_fetched(results: Path) -> None:
         r'src="data:image/(png|jpeg);base64,([^"]+)" alt="([^"]+)" width="(\d+)" height="(\d+)"', page
     )
     assert [(kind, alt, width, height) for kind, _, alt, width, height in embedded] == [
-        ("jpeg", "losses", "933", "155"),
         ("png", "plain", "400", "200"),
+        ("jpeg", "losses", "1067", "178"),
     ]
-    with Image.open(io.BytesIO(base64.b64decode(embedded[0][1]))) as image:
-        assert image.size == (1400, 233)
+    with Image.open(io.BytesIO(base64.b64decode(embedded[1][1]))) as image:
+        assert image.size == (1600, 267)
 
 
 def test_many_figures_fold_and_the_rest_is_counted(results: Path) -> None:

@@ -33,8 +33,9 @@ SCRIPTS = {
 TRAINING_LOSS = (
     "lpips-sq"  # the headline is the loss of the fine-tuning, chosen before looking, not the best one
 )
-MAX_FIGURE_PX = 1400
+MAX_FIGURE_PX = 1600
 FIGURE_SCALE = 1.5  # figures are saved at 150 dpi and laid out for 100
+WIDE_PX = 720  # wider figures have a line to themselves
 FIGURES_SHOWN = 6  # per section; the rest fold away
 FIGURES_EMBEDDED = 24
 
@@ -138,9 +139,11 @@ def _figures(output_path: Path, run: dict) -> list[Block]:
     figures = [_figure(path, output_path) for path in files[:FIGURES_EMBEDDED]]
     if not figures:
         return []
-    blocks: list[Block] = [
-        {"kind": "figures", "figures": figures[:FIGURES_SHOWN], "more": figures[FIGURES_SHOWN:]}
-    ]
+    shown, folded = (
+        sorted(part, key=lambda figure: figure["wide"])  # narrow ones first, so that they stand in pairs
+        for part in (figures[:FIGURES_SHOWN], figures[FIGURES_SHOWN:])
+    )
+    blocks: list[Block] = [{"kind": "figures", "figures": shown, "more": folded}]
     if len(files) > FIGURES_EMBEDDED:
         rest = len(files) - FIGURES_EMBEDDED
         blocks.append({"kind": "text", "text": f"{rest} further pictures are in {files[-1].parent}."})
@@ -171,6 +174,7 @@ def _figure(path: Path, output_path: Path) -> Block:
         "caption": name,
         "width": round(image.width / FIGURE_SCALE),
         "height": round(image.height / FIGURE_SCALE),
+        "wide": image.width > WIDE_PX * FIGURE_SCALE,
     }
 
 

@@ -233,12 +233,21 @@ def _evaluation(output_path: Path) -> list[Block]:
 
 
 def _distinctiveness(output_path: Path) -> list[Block]:
-    """The correlations of the distances in latent space."""
+    """The correlations of the distances in latent space; of those with the losses, only the training loss."""
     path = output_file(output_path, "distinctiveness_correlations")
     frame = read_table(path, "distinctiveness_correlations")
+    with_losses = (
+        frame[["measure", "target", "held_constant"]].isin(set(LOSSES) - {TRAINING_LOSS}).any(axis=1)
+    )
+    shown = frame[~with_losses]
+    rest = (
+        f"{len(frame) - len(shown)} further rows, with the other losses, are in the file."
+        if with_losses.any()
+        else ""
+    )
     return [
-        _correlation_block(f"Latent codes of {model}", rows, "measure", path.name, "distinctiveness")
-        for model, rows in _by_model(frame)
+        _correlation_block(f"Latent codes of {model}", rows, "measure", path.name, "distinctiveness", rest)
+        for model, rows in _by_model(shown)
     ]
 
 
