@@ -36,7 +36,7 @@ def _heading(measure: str) -> str:
     return _LABELS.get(measure, measure)
 
 
-def _grid(count: int, most: int = 4) -> tuple[int, int]:
+def _grid(count: int, most: int = 5) -> tuple[int, int]:
     """Return rows and columns for a number of panels."""
     columns = count if count <= 3 else min(most, -(-count // 2))
     return -(-count // columns), columns

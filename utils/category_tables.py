@@ -67,13 +67,13 @@ def read_study(run: Run, categories: Sequence[str] | None, measures: Sequence[st
     ):
         if not present:
             log.info("Skipped: %s is not in %s (written by: %s).", file, folder, command)
+    if measures is not None:
+        _check_measures(measures, [*losses.values(), *distances.values()], folder)
     wanted = [*LOSSES, DISTANCES[0]] if measures is None else list(measures)
     losses = {name: _keep(frame, [m for m in LOSSES if m in wanted]) for name, frame in losses.items()}
     distances = {
         name: _keep(frame, [m for m in DISTANCES if m in wanted]) for name, frame in distances.items()
     }
-    if measures is not None:
-        _check_measures(measures, [*losses.values(), *distances.values()], folder)
     study = Study(
         images,
         {name: frame for name, frame in losses.items() if frame.shape[1] > 3},
@@ -97,7 +97,7 @@ def _images(tables: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
     """Bring together what the tables say about the images themselves; they must not contradict each other."""
     if not tables:
         raise UserError(
-            f"There is nothing to plot in {folder}: none of splits.csv, test_loss_<model>.csv and distinctiveness_<model>.csv is "
+            f"Nothing to plot in {folder}: none of splits.csv, test_loss_<model>.csv and distinctiveness_<model>.csv is "
             "there. They are written by: python autoencoder_test.py, python latent_analysis.py"
         )
     names = ["image_id", "category", "subcategory", "memorability", "split"]
@@ -108,7 +108,7 @@ def _images(tables: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
     if len(differ):
         raise UserError(
             f"The tables in {folder} disagree about the memorability of {len(differ)} images, e.g. {differ.index[0]} "
-            f"({differ['min'].iloc[0]:.4g} and {differ['max'].iloc[0]:.4g}): they are of different data sets or score columns."
+            f"({differ['min'].iloc[0]:.4g} and {differ['max'].iloc[0]:.4g}): they are of other data sets or score columns."
             " Delete the old ones and run their stages again."
         )
     # first() takes, per column, the first cell that is not missing
@@ -122,11 +122,12 @@ def _keep(frame: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
 
 
 def _check_measures(measures: Sequence[str], frames: list[pd.DataFrame], folder: Path) -> None:
-    there = {name for frame in frames for name in frame.columns[3:]} | {MEMORABILITY}
+    known = [MEMORABILITY, *LOSSES, *DISTANCES]
+    there = [name for name in known if any(name in frame.columns for frame in frames) or name == MEMORABILITY]
     missing = [name for name in measures if name not in there]
     if missing:
         raise UserError(
-            f"No table in {folder} has {', '.join(missing)}. There are: {', '.join(sorted(there))}. Losses are written by "
+            f"No table in {folder} has {', '.join(missing)}. There are: {', '.join(there)}. Losses are written by "
             "python autoencoder_test.py, distances by python latent_analysis.py"
         )
 
