@@ -144,7 +144,10 @@ def predict(run: "Run", args: argparse.Namespace) -> None:
     files, skipped = gather_paths(args.predict)
     if skipped and args.on_error == "fail":
         raise UserError(f"{skipped[0][0]}: {skipped[0][1]}. Leave such files out with --on-error skip.")
+    if args.limit and args.limit < len(files):
+        files = [files[place * len(files) // args.limit] for place in range(args.limit)]
     predictor = load_predictor(args.output_path, name, str(run.device))
+    check_image_size(args, predictor.image_size, f"mlp_{predictor.meta['encoder']['stem']}.pth")
     run.note_caveats(predictor.meta.get("caveats", []))
     result = score_files(
         predictor, files, args.output_path, batch_size=args.batch_size, workers=args.workers,
@@ -197,6 +200,14 @@ def check_flags(args: argparse.Namespace) -> None:
         )
 
 
+def check_image_size(args: argparse.Namespace, size: int, source: str) -> None:
+    """Refuse an image size that was asked for and is not that of the latent codes or the head."""
+    if args.image_size not in (size, get_parser().get_default("image_size")):
+        raise UserError(
+            f"--image-size {args.image_size} was asked for, but {source} is of images of {size} px."
+        )
+
+
 def main(args: argparse.Namespace) -> None:
     """Train, evaluate, predict: what was asked for, in this order."""
     check_flags(args)
@@ -221,6 +232,7 @@ def learn(run: "Run", args: argparse.Namespace) -> None:
     checkpoints: list[Path] = find_models(args, several=False)
     for checkpoint in checkpoints:
         data = load_prediction_data(run, args, checkpoint)
+        check_image_size(args, data.image_size, f"latents_{data.stem}.npy")
         run.count(images=len(data.images))
         if args.train:
             train(run, args, data)

@@ -566,6 +566,17 @@ def test_missing_and_ambiguous_heads_name_the_choices(tmp_path, deployed):
     assert load_predictor(deployed, f"{STEM}.pth", "cpu").image_size == SIZE
 
 
+def test_the_image_size_is_the_heads_and_limit_takes_evenly_spaced_pictures(deployed, photos):
+    arguments = ["--predict", photos, "--output-path", deployed, "--device", "cpu"]
+    with pytest.raises(
+        UserError, match=rf"--image-size 96 was asked for, but mlp_{STEM}\.pth is of images of 64 px"
+    ):
+        stage(*arguments, "--image-size", "96")
+    stage(*arguments, "--image-size", "64", "--limit", "2")
+    everything = gather_paths([str(photos)])[0]
+    assert sorted(predictions_in(deployed)["path"]) == [everything[0], everything[3]]
+
+
 def test_the_python_call_gives_the_same_table(deployed, photos):
     predictor = load_predictor(deployed, device="cpu")
     table = predictor.score([photos])
