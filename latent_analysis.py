@@ -158,7 +158,7 @@ def draw(
     space = latent_space_table(table, projection, umap_coordinates(projection.scores, args.seed))
     run.write_table(space, "latent_space", codes)
     run.save_figure(
-        draw_latent_space(space, projection, codes, f"memorability ({dataset.score_column})"),
+        draw_latent_space(space, projection, codes, "memorability score"),
         f"latent_space_{codes}",
     )
     groups = pick_extremes(table)

@@ -12,6 +12,7 @@ import pandas as pd
 from utils.category_tables import ALL_IMAGES, MEMORABILITY
 from utils.figures import NEUTRAL, PALETTE, category_colours, new_figure, shorten
 from utils.latent_figures import category_legend, scatter_by_category
+from utils.metrics import MIN_IMAGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +48,11 @@ def _name_width(names: Sequence[str]) -> float:
     return 0.4 + 0.078 * max((min(len(name), LONGEST_NAME) for name in names), default=0)
 
 
+def _legend_width(categories: pd.Series) -> float:
+    """Inches that the legend of the categories takes beside the panels."""
+    return 0.5 + 0.08 * max((len(shorten(name)) for name in set(categories)), default=0)
+
+
 def _row_height(count: int) -> float:
     """Inches per category: generous for few, tight for hundreds."""
     return float(np.clip(14 / max(count, 1), 0.2, 0.5))
@@ -58,8 +64,10 @@ def _name_rows(axis: Axes, names: Sequence[str]) -> None:
     axis.tick_params(axis="y", length=0)
 
 
-def _title(figure: Figure, text: str) -> None:
-    figure.suptitle("\n".join(textwrap.wrap(text, max(int(figure.get_figwidth() * 11), 30))), fontsize=11)
+def _title(figure: Figure, text: str, beside: float = 0.0) -> None:
+    """Write the title; ``beside`` inches on either side stay free for a legend."""
+    width = max(int((figure.get_figwidth() - 2 * beside) * 11), 24)
+    figure.suptitle("\n".join(textwrap.wrap(text, width)), fontsize=11)
 
 
 def _panels(
@@ -154,7 +162,9 @@ def draw_rho(table: pd.DataFrame, title: str) -> Figure:
             )
         for place, (name, row) in enumerate(rows.iterrows()):
             if not np.isfinite(row["rho"]):
-                axis.text(0.02, place, "undefined", fontsize=8, color=NEUTRAL, va="center")
+                known = row["n"] >= MIN_IMAGES
+                text = "undefined" if known else f"only {row['n']:.0f} images"
+                axis.text(0.02, place, text, fontsize=8, color=NEUTRAL, va="center")
                 continue
             axis.plot([row["ci_low"], row["ci_high"]], [place, place], color=colours[name], linewidth=2)
             axis.plot(
@@ -185,7 +195,12 @@ def draw_scatters(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> Figur
     measures = list(dict.fromkeys(table["measure"]))
     down, across = _grid(len(measures))
     figure, axes = new_figure(
-        down, across, width=max(2.0 + 2.9 * across, 6.4), height=1.2 + 2.9 * down, sharey=True, squeeze=False
+        down,
+        across,
+        width=max(0.6 + 2.9 * across, 4.6) + _legend_width(frame["category"]),
+        height=1.2 + 2.9 * down,
+        sharey=True,
+        squeeze=False,
     )
     for axis, measure in zip(axes.flat, measures, strict=False):
         known = frame.dropna(subset=[measure, MEMORABILITY])
@@ -200,7 +215,7 @@ def draw_scatters(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> Figur
     for axis in axes[:, 0]:
         axis.set_ylabel(_LABELS[MEMORABILITY])
     category_legend(figure, frame["category"])
-    _title(figure, title)
+    _title(figure, title, beside=_legend_width(frame["category"]))
     return figure
 
 
@@ -249,10 +264,11 @@ def draw_subcategories(table: pd.DataFrame) -> Figure:
     columns = max(1, -(-len(table) // ROWS_PER_COLUMN))
     per_column = -(-len(table) // columns)
     names = [shorten(name, 26) for name in table["subcategory"]]
+    legend = _legend_width(table["category"])
     figure, axes = new_figure(
         1,
         columns,
-        width=max((_name_width(names) + 2.3) * columns + 1.6, 6.4),
+        width=max((_name_width(names) + 2.3) * columns, 3.2 + legend) + legend,
         height=1.4 + 0.19 * max(per_column, 5),
         squeeze=False,
         sharex=True,
@@ -271,5 +287,5 @@ def draw_subcategories(table: pd.DataFrame) -> Figure:
         axis.set_axisbelow(True)
         axis.set_xlabel("mean memorability score")
     category_legend(figure, table["category"])
-    _title(figure, "Subcategories ranked by memorability (mean with 95 % interval)")
+    _title(figure, "Subcategories ranked by memorability (mean with 95 % interval)", beside=legend)
     return figure
