@@ -147,7 +147,7 @@ def learning_curve(history: pd.DataFrame) -> Figure:
     for axes in (losses, rhos):
         axes.axvline(best, color=PALETTE[2], lw=1.5, label=f"kept: epoch {best}")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
+        axes.legend(frameon=True, framealpha=0.9, edgecolor="none")
     return figure
 
 
