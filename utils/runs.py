@@ -426,6 +426,7 @@ class Run:
         if path.exists():
             old = read_table(path, "skipped_images")
             new = pd.concat([old[old["stage"] != self.script], new], ignore_index=True)
+            new = new.sort_values(["image_id", "stage"], kind="stable")  # whichever stage ran last
         elif not rows:
             return
         write_table(new, path, "skipped_images")
