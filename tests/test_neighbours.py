@@ -11,15 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from utils import neighbours
 from utils.cli import UserError
-from utils.neighbours import (
-    Candidates,
-    Codes,
-    NonFiniteRowsError,
-    SearchSettings,
-    ZeroRowsError,
-    exact_squares,
-    nearest_neighbours,
-)
+from utils.neighbour_bounds import DEPTH, Candidates, Codes, NonFiniteRowsError, ZeroRowsError
+from utils.neighbours import SearchSettings, exact_squares, nearest_neighbours
 
 
 def brute(matrix, k=1, metric="euclidean"):
@@ -72,7 +65,7 @@ def test_cosine_equals_scikit_learn(k):
 
 
 def test_more_columns_than_one_product_takes():
-    assert neighbours._DEPTH < 9000
+    assert DEPTH < 9000
     check(normal(60, 9000), 2, tile_rows=25)
 
 

@@ -1,4 +1,4 @@
-"""Distinctiveness: how far an image's latent code lies from all others (paper, section 2.4), and what that goes with.
+"""Distinctiveness: how far an image's latent code lies from all others (Bagheri & Mohsenzadeh, arXiv:2410.15235), and what that goes with.
 
 The search itself is in :mod:`utils.neighbours`; here are the measures made from it, per image, and their
 correlations with memorability and with reconstruction error.
@@ -23,14 +23,8 @@ from utils.metrics import (
     correlation_rows,
     false_discovery_q,
 )
-from utils.neighbours import (
-    Neighbours,
-    NonFiniteRowsError,
-    SearchSettings,
-    ZeroRowsError,
-    nearest_neighbours,
-    row_blocks,
-)
+from utils.neighbour_bounds import NonFiniteRowsError, ZeroRowsError, row_blocks
+from utils.neighbours import Neighbours, SearchSettings, nearest_neighbours
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from utils.neighbours import row_blocks
+from utils.neighbour_bounds import row_blocks
 
 log = logging.getLogger("memorability")
 
@@ -41,7 +41,7 @@ def principal_components(
 ) -> Projection:
     """Project rows on their principal components, in constant memory.
 
-    Randomised subspace iteration (Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1) over blocks of rows,
+    Randomised subspace iteration (Halko, Martinsson & Tropp 2011) over blocks of rows,
     on at most ``max_fit_rows`` evenly spaced rows; then all rows are projected. Signs are fixed so that each
     component's largest loading is positive.
 
