@@ -1,4 +1,4 @@
-"""Distinctiveness: how far an image's latent code lies from all others (Bagheri & Mohsenzadeh, arXiv:2410.15235), and what that goes with.
+"""Distinctiveness (Bagheri & Mohsenzadeh, arXiv:2410.15235): how far a latent code lies from all others.
 
 The search itself is in :mod:`utils.neighbours`; here are the measures made from it, per image, and their
 correlations with memorability and with reconstruction error.

@@ -121,7 +121,12 @@ class _Scan:
         self.held = torch.empty(self.rows * codes.width)
         self.chunk = torch.empty(self.rows * min(codes.width, DEPTH))
         cached = codes.count * codes.width * 4 <= settings.memory_bytes / 2
-        self.cache = codes.load(np.arange(codes.count)).to(self.device) if cached else None
+        self.cache = None
+        if cached:
+            cache = torch.empty(codes.count, codes.width, device=self.device)
+            for tile in range(self.tiles):
+                cache[self.span(tile)] = self.load(tile, self.held)
+            self.cache = cache
 
     def span(self, tile: int) -> slice:
         """Return the rows of a tile."""
