@@ -352,3 +352,27 @@ def test_photograph_values_are_in_their_declared_ranges(photograph):
 
 def test_same_picture_same_values(photograph):
     assert features.image_features(photograph) == features.image_features(photograph.copy())
+
+
+def test_values_do_not_depend_on_where_the_arrays_lie_in_memory(photograph, monkeypatch):
+    """Library routines that round by alignment would make two runs differ in their last digits."""
+    real, expected = cv2.Sobel, features.image_features(photograph)
+    for offset in range(0, 64, 4):
+
+        def placed(values, offset=offset):
+            memory = np.empty(values.nbytes + 128, np.uint8)
+            start = -memory.ctypes.data % 64 + offset
+            moved = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+            moved[...] = values
+            return moved
+
+        monkeypatch.setattr(cv2, "Sobel", lambda *args, placed=placed, **named: placed(real(*args, **named)))
+        assert features.image_features(placed(photograph)) == expected
+
+
+def test_sobel_entropy_from_exact_whole_numbers(photograph):
+    grey = features.to_grey(photograph)
+    across, down = (cv2.Sobel(grey, cv2.CV_64F, *order, ksize=3) for order in ((1, 0), (0, 1)))
+    cells = np.floor(np.sqrt(across**2 + down**2) / features.SOBEL_BIN).astype(int)
+    found = features.structure_features(grey)["sobel_entropy"]
+    assert found == pytest.approx(features.entropy_bits(np.bincount(cells.ravel())), rel=1e-12)

@@ -341,7 +341,9 @@ def structure_features(grey: np.ndarray) -> dict[str, float]:
     edges = cv2.Canny(grey, CANNY_LOW, CANNY_HIGH, apertureSize=3, L2gradient=True)
     across = cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=3)
     down = cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=3)
-    cells = (cv2.magnitude(across, down) / SOBEL_BIN).astype(np.int32)
+    # Whole numbers below 2^24, so the sum is exact and its root correctly rounded. cv2.magnitude rounds differently
+    # with the position of the array in memory, which moved pixels on a cell's edge from one run to the next.
+    cells = (np.sqrt(across * across + down * down) / SOBEL_BIN).astype(np.int32)
     return {
         "edge_density": cv2.countNonZero(edges) / grey.size,
         "sobel_entropy": entropy_bits(np.bincount(cells.ravel())),
