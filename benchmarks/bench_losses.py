@@ -9,7 +9,6 @@ benchmarks/results/losses_<hardware>.json.
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,6 +23,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=8, help="of our recipe; the plain one takes 1")
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds; the best of each counts")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: the process's own time, which others on the machine do not touch (with --threads 1)",
+    )
     parser.add_argument(
         "--output", type=Path, help="JSON file (default: benchmarks/results/losses_<hardware>.json)"
     )
@@ -63,11 +69,13 @@ def plain_losses(device):
 def main(args: argparse.Namespace) -> None:
     import torch
 
-    from benchmarks.common import describe_hardware, synchronise, write_results
+    from benchmarks.common import describe_hardware, timer, write_results
     from models.autoencoder import build_autoencoder
     from utils.compute import keep_freed_memory
     from utils.losses import LOSSES, ReconstructionLosses
 
+    if args.threads:
+        torch.set_num_threads(args.threads)
     plain = plain_losses(args.device)
     plain_model = build_autoencoder(args.arch, seed=0).eval().to(args.device)
     images = torch.rand(args.batch_size, 3, args.image_size, args.image_size, device=args.device)
@@ -86,13 +94,7 @@ def main(args: argparse.Namespace) -> None:
             values = losses(batch, model(batch))
             torch.stack(list(values.values())).cpu()
 
-    def seconds(function):
-        synchronise(args.device)
-        start = time.perf_counter()
-        function()
-        synchronise(args.device)
-        return time.perf_counter() - start
-
+    seconds = timer(args.clock, args.device)
     # The plain recipe is timed first and once more after the allocator is told to keep memory, which only our
     # scripts do; its reported time is the one without.
     run_plain()

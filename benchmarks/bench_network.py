@@ -11,7 +11,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,6 +28,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: the process's own time, which others on the machine do not touch (with --threads 1)",
+    )
     parser.add_argument(
         "--output", type=Path, help="JSON file (default: benchmarks/results/network_<hardware>.json)"
     )
@@ -73,7 +78,7 @@ def make_step(args, folder: Path):
 def main(args: argparse.Namespace) -> None:
     import torch
 
-    from benchmarks.common import describe_hardware, synchronise, write_results
+    from benchmarks.common import describe_hardware, timer, write_results
     from models.autoencoder import build_autoencoder
     from utils.compute import full_float32, keep_freed_memory
 
@@ -93,12 +98,7 @@ def main(args: argparse.Namespace) -> None:
     def product():
         return left @ right
 
-    def rate(function, operations):
-        synchronise(args.device)
-        start = time.perf_counter()
-        function()
-        synchronise(args.device)
-        return operations / (time.perf_counter() - start) / 1e9
+    seconds = timer(args.clock, args.device)
 
     with tempfile.TemporaryDirectory() as folder:
         step = make_step(args, Path(folder))
@@ -107,9 +107,12 @@ def main(args: argparse.Namespace) -> None:
             "forward": (forward, flops * args.batch_size),
             "training_step": (step, 3 * flops),
         }
-        for function, operations in jobs.values():
-            rate(function, operations)
-        rounds = [{name: rate(*job) for name, job in jobs.items()} for _ in range(args.rounds)]
+        for function, _ in jobs.values():
+            seconds(function)
+        rounds = [
+            {name: operations / seconds(function) / 1e9 for name, (function, operations) in jobs.items()}
+            for _ in range(args.rounds)
+        ]
     best = {name: max(one[name] for one in rounds) for name in jobs}
     medians = {name: statistics.median(one[name] for one in rounds) for name in jobs}
     write_results(

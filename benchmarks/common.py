@@ -67,6 +67,25 @@ def write_results(topic: str, results: dict[str, Any], path: Path | None = None)
     return path
 
 
+def timer(clock: str = "wall", device: str = "cpu") -> Callable[[Callable[[], object]], float]:
+    """Return a function that times one call, in seconds, waiting for the device.
+
+    Args:
+        clock: ``wall``, or ``cpu`` for this process's own time, which other processes do not lengthen.
+        device: Where the work runs.
+    """
+    now = time.perf_counter if clock == "wall" else time.process_time
+
+    def once(work: Callable[[], object]) -> float:
+        synchronise(device)
+        start = now()
+        work()
+        synchronise(device)
+        return now() - start
+
+    return once
+
+
 def seconds(work: Callable[[], object], repeats: int = 5, warmup: int = 1, device: str = "cpu") -> float:
     """Return the median wall time of `work` in seconds, waiting for the device each time."""
 
