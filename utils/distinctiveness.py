@@ -91,7 +91,7 @@ def centroid_distances(
     names, labels = np.unique(np.asarray(categories, dtype=str), return_inverse=True)
     count, width = len(names), matrix.shape[1]
     cosine = metric == "cosine"
-    norms = np.ones(len(matrix))
+    norms = np.empty(len(matrix)) if cosine else None
     if cosine:
         for rows, block in row_blocks(matrix):
             norms[rows] = np.linalg.norm(block.astype(np.float64), axis=1)
@@ -101,7 +101,7 @@ def centroid_distances(
         columns = slice(start, start + step)
         centres = _centroids(matrix, labels, count, norms, columns)
         for rows, block in row_blocks(matrix):
-            values = block[:, columns].astype(np.float64) / norms[rows, None]
+            values = _prepared(block[:, columns], rows, norms)
             for which, centre in enumerate((centres[0][labels[rows]], centres[1])):
                 if cosine:
                     dots[which, rows] += (values * centre).sum(1)
@@ -117,13 +117,21 @@ def centroid_distances(
     return np.where(names[labels] == "", np.nan, own), overall
 
 
+def _prepared(block: NDArray, rows: NDArray, norms: NDArray | None) -> NDArray[np.float64]:
+    """Return rows in float64, divided by their norms where there are any."""
+    values = block.astype(np.float64)
+    if norms is not None:
+        values /= norms[rows, None]
+    return values
+
+
 def _centroids(
-    matrix: NDArray, labels: NDArray, count: int, norms: NDArray, columns: slice
+    matrix: NDArray, labels: NDArray, count: int, norms: NDArray | None, columns: slice
 ) -> tuple[NDArray, NDArray]:
     """Return the (count, d) means of the groups and the (d,) mean of all rows, over some columns."""
     sums = np.zeros((count, len(range(*columns.indices(matrix.shape[1])))))
     for rows, block in row_blocks(matrix):
-        values = block[:, columns].astype(np.float64) / norms[rows, None]
+        values = _prepared(block[:, columns], rows, norms)
         for label in np.unique(labels[rows]):
             sums[label] += values[labels[rows] == label].sum(0)
     sizes = np.bincount(labels, minlength=count)
