@@ -206,7 +206,10 @@ def main(args: argparse.Namespace) -> None:
     write_results(
         "attribution",
         {
-            "settings": vars(args) | {"internal_batch_size": size},
+            "settings": {
+                name: value for name, value in vars(args).items() if name not in ("output", "memory_only")
+            }
+            | {"internal_batch_size": size},
             "hardware": describe_hardware(args.device),
             **bound,
             **best,
