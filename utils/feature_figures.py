@@ -84,19 +84,12 @@ def draw_clusters(frame: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
         The figure, or None where fewer than three features vary.
     """
     from scipy.cluster import hierarchy
-    from scipy.spatial.distance import squareform
 
     features = _varying_features(frame)
     if features.shape[1] < 3:
         return None
     between = features.corr(method="spearman", min_periods=10).fillna(0.0)
-    distance = 1 - between.abs().to_numpy()
-    distance = (distance + distance.T) / 2
-    np.fill_diagonal(distance, 0)
-    links = hierarchy.linkage(
-        squareform(distance.clip(0), checks=False), method="average", optimal_ordering=True
-    )
-    order = [between.columns[leaf] for leaf in hierarchy.leaves_list(links)]
+    links, order = _cluster(between)
     targets = _target_matrix(table, order)
     side = 0.21 * len(order)
     ratios = [0.7, max(0.5, 0.24 * targets.shape[1]), side]
@@ -124,6 +117,19 @@ def draw_clusters(frame: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
         image, ax=square, location="top", shrink=3 / ratios[2], aspect=30, label="ρ between features"
     )
     return figure
+
+
+def _cluster(between: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """Average-linkage clusters by 1 - |rho|, and the features in the order of their leaves."""
+    from scipy.cluster import hierarchy
+    from scipy.spatial.distance import squareform
+
+    distance = 1 - between.abs().to_numpy()
+    distance = (distance + distance.T) / 2
+    np.fill_diagonal(distance, 0)
+    condensed = squareform(distance.clip(0), checks=False)
+    links = hierarchy.linkage(condensed, method="average", optimal_ordering=True)
+    return links, [between.columns[leaf] for leaf in hierarchy.leaves_list(links)]
 
 
 def _varying_features(frame: pd.DataFrame) -> pd.DataFrame:
