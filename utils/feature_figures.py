@@ -114,7 +114,13 @@ def draw_clusters(frame: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
     image = _draw_matrix(square, between.loc[order, order], 1.0)
     square.set_yticks([])
     figure.colorbar(
-        image, ax=square, location="top", shrink=3 / ratios[2], aspect=30, label="ρ between features"
+        image,
+        ax=square,
+        location="top",
+        shrink=3 / ratios[2],
+        aspect=30,
+        ticks=[-1, -0.5, 0, 0.5, 1],
+        label="ρ between features",
     )
     return figure
 
