@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TEST_WORKERS ?= 2
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
@@ -21,11 +22,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): requirements.txt constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -r requirements.txt -c constraints.txt
+	@echo "Installing what the study needs into $(VENV) (about 2 minutes and 5.4 GB) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@touch $@
 
 $(DEV_STAMP): requirements-dev.txt $(STAMP)
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
 install: $(STAMP)
@@ -34,7 +36,7 @@ demo: $(STAMP)
 	$(BIN)/python run_pipeline.py --demo
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS)
 
 test-long: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q -m long

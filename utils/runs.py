@@ -39,7 +39,7 @@ _PACKAGES = (
         "scikit-learn",
         "opencv-python-headless",
     ),
-    *("pillow", "captum", "lpips", "pytorch-msssim", "matplotlib", "seaborn"),
+    *("pillow", "captum", "lpips", "matplotlib"),
 )
 _CHECKSUM_LIMIT_BYTES = 64 * 2**20
 
