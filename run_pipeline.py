@@ -89,7 +89,7 @@ DEMO = {
     "pretrained": "none",
     "weights": "random",
     "ig_steps": 8,
-    "ig_limit": 6,
+    "ig_limit": 12,
     "detector": DETECTORS["light"],
     "segmenter": SEGMENTERS["light"],
     "extra": ["model_interpretation_IG=--max-doublings 0", "feature_analysis=--folds 3 --repeats 2"],
