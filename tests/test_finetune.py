@@ -598,7 +598,7 @@ def test_killed_for_real_it_ends_with_the_same_bytes(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    whole = [*command, "--output-path", str(tmp_path / "whole")]
+    whole = [*command, "--output-path", str(tmp_path / "whole"), "--checkpoint-every", "1000"]
     subprocess.run(whole, check=True, capture_output=True, env=environment)
 
     killed = [*command, "--output-path", str(tmp_path / "killed")]
