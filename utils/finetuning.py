@@ -1,6 +1,6 @@
 """Fine-tuning of the autoencoder: one exposure per image, resumable at any step, bit for bit on a CPU.
 
-The paper's memory game (section 2.3): a network that knows natural images sees each image of the set once, and
+As in the paper's memory game: a network that knows natural images sees each image of the set once, and
 its reconstruction error at that moment is kept. Everything random is the order, drawn anew for each epoch from
 the seed alone, so a run that was killed needs its weights, optimizer and position to go on as if nothing had
 happened.
