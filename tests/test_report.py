@@ -193,7 +193,10 @@ def test_sections_hold_every_loss_predictor_and_feature(results: Path) -> None:
     assert f"ridge both {MODEL} 60 0.44 [0.20, 0.50] 0.09 0.07 [0.01, 0.12]" in text
     assert "0.1235" in text
     assert "Code revision 0123abc, modified. Linux. torch 2.15.0." in text
-    assert "python feature_analysis.py --output-path x" in text
+    assert (
+        "python feature_analysis.py --output-path x complete 2026-01-02 03:04:05 1 min 1 s cpu images 1,234"
+        in text
+    )
     assert "images 1,234" in text
 
 
@@ -309,9 +312,9 @@ def test_skipped_images_are_counted(results: Path) -> None:
     write(
         results,
         "skipped_images",
-        pd.DataFrame({"image_id": ["a", "b"], "reason": "empty", "stage": "autoencoder_test"}),
+        pd.DataFrame({"image_id": ["a", "b", "b"], "reason": "empty", "stage": "autoencoder_test"}),
     )
-    assert "2 images were left out: skipped_images.csv." in read(results)
+    assert "2 images were left out by some stage: skipped_images.csv." in read(results)
 
 
 def test_names_are_escaped(results: Path) -> None:
@@ -345,4 +348,4 @@ def test_numbers_are_written_for_reading() -> None:
     ]
     assert [show(value, 4) for value in (0.00002, 0.0, 0.12345)] == ["2.0e-05", "0.0000", "0.1235"]
     assert [show_p(value) for value in (0.0004, 0.0304, 1.0, np.nan)] == ["< 0.001", "0.030", "1.000", "–"]
-    assert [show_range(0.1, 0.25), show_range(np.nan, 0.2)] == ["[0.10, 0.25]", ""]
+    assert [show_range(-0.001, 0.25), show_range(np.nan, 0.2)] == ["[0.00, 0.25]", ""]

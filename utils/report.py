@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from utils.cli import UserError
+from utils.pipeline import in_words
 from utils.report_sections import STAGE_BLOCKS, Block, headline_tiles, missing_block, table_block, table_row
 from utils.runs import atomic_path, read_json
 from utils.tables import output_file, read_table
@@ -187,28 +190,40 @@ def _record(output_path: Path, runs: dict[str, dict]) -> list[Block]:
     for name, run in runs.items():
         files.append(f"run_{name}.json")
         counts = ", ".join(f"{key} {value:,}" for key, value in run.get("counts", {}).items())
-        command = " ".join(["python", *run["command"]])
-        started, ended = (
-            str(run.get(key) or "").replace("T", " ").removesuffix("+00:00") for key in ("started", "ended")
-        )
-        rows.append(
-            table_row(
-                [name, run["status"], started, ended, run.get("device") or "–", counts or "–", command],
-                texts=7,
-            )
-        )
+        command = shlex.join(["python", *run["command"]])
+        cells = [
+            command,
+            run["status"],
+            _moment(run, "started"),
+            _took(run),
+            run.get("device") or "–",
+            counts or "–",
+        ]
+        rows.append(table_row(cells, texts=len(cells)))
+        rows[-1]["cells"][0]["style"] = "text command"
         rows[-1]["cells"][-1]["style"] = "text wide"
-    header = ["stage", "status", "started (UTC)", "ended (UTC)", "device", "counts", "command"]
-    blocks = [table_block("Runs", files, header, rows, texts=7), *_versions(runs)]
+    header = ["command", "status", "started (UTC)", "took", "device", "counts"]
+    blocks = [table_block("Runs", files, header, rows, texts=len(header)), *_versions(runs)]
     skipped = output_file(output_path, "skipped_images")
     if skipped.exists():
+        count = read_table(skipped, "skipped_images")["image_id"].nunique()
         blocks.append(
-            {
-                "kind": "text",
-                "text": f"{len(read_table(skipped, 'skipped_images'))} images were left out: {skipped.name}.",
-            }
+            {"kind": "text", "text": f"{count:,} images were left out by some stage: {skipped.name}."}
         )
     return blocks
+
+
+def _moment(run: dict, name: str) -> str:
+    """A time of the record, as people write it."""
+    return str(run.get(name) or "–").replace("T", " ").removesuffix("+00:00")
+
+
+def _took(run: dict) -> str:
+    """How long a run lasted, to the second it was recorded in."""
+    if not (run.get("started") and run.get("ended")):
+        return "–"
+    seconds = (datetime.fromisoformat(run["ended"]) - datetime.fromisoformat(run["started"])).total_seconds()
+    return in_words(seconds)
 
 
 def _versions(runs: dict[str, dict]) -> list[Block]:

@@ -81,7 +81,9 @@ def show_p(value: float | None) -> str:
 
 def show_range(low: float, high: float, digits: int = 2) -> str:
     """Write an interval, or nothing where it is undefined."""
-    return f"[{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) and math.isfinite(high) else ""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return "[" + ", ".join(f"{round(end, digits) + 0.0:.{digits}f}" for end in (low, high)) + "]"
 
 
 def _drawn(row: pd.Series) -> tuple[float, float, float] | str:
