@@ -1,4 +1,4 @@
-"""Integrated Gradients: which pixels a predicted memorability score rests on (paper section 2.6).
+"""Integrated Gradients: which pixels a predicted memorability score rests on.
 
 The network is a function of pixels with one output per image, the predicted memorability score. Integrated
 Gradients (Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks", ICML 2017, equation 1) follows

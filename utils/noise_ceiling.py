@@ -31,7 +31,7 @@ def noise_ceiling(
     Each image's responses are split at random into two halves (hypergeometric draws of its hits and of its
     false alarms; of an odd number either half gets the spare one, by chance, and each half is divided by its
     own size), the halves' scores are correlated, rho is averaged over the splits and stepped up to full
-    length by Spearman-Brown. The ceiling of a model's rho is the root of that reliability. DESIGN: the MemCat
+    length by Spearman-Brown. The ceiling of a model's rho is the root of that reliability. The MemCat
     article (Goetschalckx & Wagemans, 2019) reports 0.78 for hit rates.
 
     Args:
