@@ -69,7 +69,12 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="ID",
         help="these images of any split: ids, or .txt and .csv files that list them",
     )
-    how = parser.add_argument_group("Integrated Gradients")
+    _add_integration_flags(parser.add_argument_group("Integrated Gradients"))
+    return parser
+
+
+def _add_integration_flags(how: argparse._ArgumentGroup) -> None:
+    """Add the flags that say how attributions are computed."""
     how.add_argument("--steps", type=positive_int, default=50, metavar="N", help="steps along the path")
     how.add_argument(
         "--method", choices=IG_METHODS, default="gausslegendre", help="rule of the numerical integral"
@@ -102,7 +107,6 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="doublings of the steps above it",
     )
-    return parser
 
 
 def main(args: argparse.Namespace) -> None:

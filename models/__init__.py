@@ -1,0 +1,1 @@
+"""Networks of the study, and the only place that loads or saves weights."""

@@ -342,6 +342,60 @@ def _run_shard(
     return rows, arrays, skipped
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How images are read: by what, how many at a time, by how many workers of which kind."""
+
+    load: Callable[[str], Any]
+    batch_size: int
+    workers: int
+    executor: str
+
+
+def _finish_shards(
+    folder: Path,
+    images: "pd.DataFrame",
+    size: int,
+    work: Work,
+    reading: _Reading,
+    on_error: str,
+    description: str,
+) -> None:
+    """Work through this rank's unfinished shards, reading ahead of the work."""
+    from tqdm import tqdm
+
+    own = range(rank(), -(-len(images) // size), world_size())
+    pending = [number for number in own if not _is_finished(_shard_path(folder, number))]
+    parts = [images.iloc[number * size : (number + 1) * size] for number in pending]
+    paths = [str(path) for part in parts for path in part["path"]]
+    total = sum(min(size, len(images) - number * size) for number in own)
+    if len(pending) < len(own):
+        log.info("%s: going on after %d of %d images.", folder.name, total - len(paths), total)
+    pool = _make_pool(reading.executor, min(reading.workers, len(paths)))
+    bar = tqdm(
+        total=total,
+        initial=total - len(paths),
+        desc=description,
+        unit="image",
+        disable=not is_main_rank(),
+    )
+    try:
+        ahead = 2 * reading.batch_size + 2 * reading.workers
+        values = _read_ahead(reading.load, paths, pool, ahead=ahead)
+        with bar:
+            for number, part in zip(pending, parts, strict=True):
+                finished = _run_shard(part, values, work, reading.batch_size, on_error, bar)
+                _write_shard(_shard_path(folder, number), *finished)
+    except BrokenProcessPool:
+        raise UserError(
+            f"{folder.name}: a worker process was ended from outside, most often for lack of memory. What was "
+            "finished is kept; run the same command again with fewer --workers."
+        ) from None
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 def run_sharded(
     name: str,
     images: "pd.DataFrame",
@@ -385,55 +439,25 @@ def run_sharded(
     Raises:
         UserError: If no image could be used at all, or at the first unusable one with ``on_error="fail"``.
     """
-    from tqdm import tqdm
-
     images = images.sort_values("image_id", kind="stable").reset_index(drop=True)
     if images["image_id"].duplicated().any() or images.empty:
         raise ValueError(f"{name}: {len(images)} images, ids must be unique and at least one")
     size = max(shard_size or 8 * batch_size, batch_size)
     size = -(-size // batch_size) * batch_size
     settings = {**settings, "batch_size": batch_size, "shard_size": size}
-    count = -(-len(images) // size)
     folder = Path(output_path) / SHARDS_FOLDER / name
     manifest = {
         "fingerprint": _fingerprint(images, settings),
         "settings": settings,
         "images": len(images),
-        "shards": count,
+        "shards": -(-len(images) // size),
     }
     manifest, done = _prepare(folder, manifest, overwrite)
     if done:
         log.info("%s: up to date (%d images); --overwrite does it again.", name, len(images))
         return ShardedResult(folder, manifest, up_to_date=True)
-
-    own = range(rank(), count, world_size())
-    pending = [number for number in own if not _is_finished(_shard_path(folder, number))]
-    parts = [images.iloc[number * size : (number + 1) * size] for number in pending]
-    paths = [str(path) for part in parts for path in part["path"]]
-    total = sum(min(size, len(images) - number * size) for number in own)
-    if len(pending) < len(own):
-        log.info("%s: going on after %d of %d images.", name, total - len(paths), total)
-    pool = _make_pool(executor, min(workers, len(paths)))
-    try:
-        values = _read_ahead(load, paths, pool, ahead=2 * batch_size + 2 * workers)
-        with tqdm(
-            total=total,
-            initial=total - len(paths),
-            desc=description or name,
-            unit="image",
-            disable=not is_main_rank(),
-        ) as bar:
-            for number, part in zip(pending, parts, strict=True):
-                finished = _run_shard(part, values, work or _rows_as_loaded, batch_size, on_error, bar)
-                _write_shard(_shard_path(folder, number), *finished)
-    except BrokenProcessPool:
-        raise UserError(
-            f"{name}: a worker process was ended from outside, most often for lack of memory. What was finished is kept; "
-            "run the same command again with fewer --workers."
-        ) from None
-    finally:
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+    reading = _Reading(load, batch_size, workers, executor)
+    _finish_shards(folder, images, size, work or _rows_as_loaded, reading, on_error, description or name)
     barrier()
     result = ShardedResult(folder, manifest, up_to_date=False)
     if is_main_rank() and len(result.skipped) == len(images):
