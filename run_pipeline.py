@@ -89,7 +89,7 @@ DEMO = {
     "pretrained": "none",
     "weights": "random",
     "ig_steps": 8,
-    "ig_limit": 12,
+    "ig_limit": 10,  # the fewest that correlations are computed for
     "detector": DETECTORS["light"],
     "segmenter": SEGMENTERS["light"],
     "extra": ["model_interpretation_IG=--max-doublings 0", "feature_analysis=--folds 3 --repeats 2"],
@@ -208,7 +208,7 @@ def run_stage(stage: Stage, arguments: list[str], output_path: Path) -> None:
     if not reason and "--overwrite" not in arguments:
         log.info("%s: unchanged since its last run, skipped", place)
         return
-    log.info("%s: %s", place, shown)
+    log.info("%s (%s): %s", place, reason or "--overwrite", shown)
     started = time.monotonic()
     status = subprocess.run([sys.executable, script, *arguments], check=False).returncode
     if status:

@@ -66,10 +66,12 @@ def test_all_stages_run_in_order_then_none(study: Path, caplog: pytest.LogCaptur
     assert caplog.text.count("unchanged since its last run, skipped") == 3
 
 
-def test_a_changed_input_reruns_what_depends_on_it(study: Path) -> None:
+def test_a_changed_input_reruns_what_depends_on_it(study: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(study)
     (study / "images.txt").write_text("other pictures")
+    caplog.clear()
     assert run(study) == "first second third"
+    assert f"Stage 1/3 first (its input {study / 'images.txt'} changed): python " in caplog.text
     (study / "images.txt").write_text("other pictures")  # written again, the same bytes
     assert run(study) == ""
 

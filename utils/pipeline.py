@@ -182,7 +182,7 @@ def why_run(output_path: Path, name: str, command: list[str], code: str) -> str:
     """
     stage = read_record(output_path).get(name)
     if stage is None:
-        return "it has not been run here"
+        return "no complete run of it is on record"
     if stage["command"] != command:
         return "its arguments changed"
     if stage["code"] != code:
