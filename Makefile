@@ -36,7 +36,7 @@ demo: $(STAMP)
 	$(BIN)/python run_pipeline.py --demo
 
 test: $(DEV_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile
 
 test-long: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q -m long
