@@ -54,6 +54,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sample.build_sample(tmp_path_factory.mktemp("built") / "sample")
 
 
+def test_the_header_counts_the_photographs_right() -> None:
+    files = {source.file for source in sample.SOURCES}
+    words = {8: "eight", 9: "nine", 10: "ten"}
+    assert f"Read: {words[len(files)]} photographs" in sample.__doc__
+
+
 def test_layout_and_columns_are_memcats(built: Path) -> None:
     rows = read_rows(built)
     assert list(rows[0]) == ["", *MEMCAT_COLUMNS]

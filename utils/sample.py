@@ -1,6 +1,6 @@
 """The embedded sample: a miniature MemCat made from photographs that the dependencies ship.
 
-Read: eight photographs inside the installed scikit-image and scikit-learn packages (nothing is downloaded).
+Read: nine photographs inside the installed scikit-image and scikit-learn packages (nothing is downloaded).
 Done: windows of them are cut out, mirrored, reduced and given planted memorability scores.
 Written: a folder with MemCat's own layout and MemCat's own table columns, and ``sample.json``, which records
 the recipe, the seed, and for every image the photograph and the window it came from.
