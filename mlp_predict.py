@@ -213,12 +213,13 @@ def main(args: argparse.Namespace) -> None:
     check_flags(args)
     if not (args.train or args.evaluate or args.predict):
         args.train = args.evaluate = True
-    from utils.runs import Run, barrier, is_main_rank
+    from utils.runs import Run, alone, barrier, is_main_rank
 
     with Run("mlp_predict", args) as run:
         if args.train or args.evaluate:
             if is_main_rank():  # one head, one process; scoring below is shared out
-                learn(run, args)
+                with alone():  # reading splits.csv meets the other ranks elsewhere
+                    learn(run, args)
             barrier()
         if args.predict:
             predict(run, args)

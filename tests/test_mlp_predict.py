@@ -220,6 +220,17 @@ def test_same_seed_same_bytes_and_evaluate_alone_agrees(tmp_path, trained, check
         assert (again / name).read_bytes() == (trained / name).read_bytes(), name
 
 
+def test_under_torchrun_the_training_rank_meets_the_others_once(output, pictures, monkeypatch):
+    meetings = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: meetings.append(os.environ["RANK"]))
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        stage("--data-dir", pictures, "--output-path", output, *FAST, "--train", "--epochs", "1")
+    assert meetings == ["0", "1"]  # a rank that meets more often than the others waits for ever
+
+
 def test_search_and_splits_are_recorded(output, pictures, monkeypatch):
     monkeypatch.setattr("utils.mlp_training.SEARCH_GRID", {"dropout": (0.0, 0.5), "learning_rate": (1e-3,)})
     arguments = ["--data-dir", pictures, "--output-path", output, "--search", "--n-splits", "3", *FAST]

@@ -42,6 +42,7 @@ _PACKAGES = (
     *("pillow", "captum", "lpips", "matplotlib"),
 )
 _CHECKSUM_LIMIT_BYTES = 64 * 2**20
+_alone = False  # set by alone(), read by barrier()
 
 # Whose caveats (sample data, random weights) a stage's results inherit, because it reads their files.
 _UPSTREAM = {
@@ -150,9 +151,20 @@ def is_main_rank() -> bool:
     return rank() == 0
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Do something on one rank only: no :func:`barrier` inside waits, since the others never come there."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
 def barrier() -> None:
-    """Wait until every rank has come here. Does nothing outside torchrun."""
-    if world_size() == 1:
+    """Wait until every rank has come here. Does nothing outside torchrun, or inside :func:`alone`."""
+    if world_size() == 1 or _alone:
         return
     import torch.distributed as dist
 
