@@ -38,7 +38,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.set_defaults(detector=None, segmenter=None)
     what = parser.add_argument_group("what to do")
     what.add_argument(
-        "--save", action="store_true", help="compute and save (done when --display is not given either)"
+        "--save",
+        action="store_true",
+        help="compute and save (done anyway with --check or --detect, or without --display)",
     )
     what.add_argument(
         "--display", action="store_true", help="show the pictures; without a display, say where they are"
@@ -113,7 +115,7 @@ def main(args: argparse.Namespace) -> None:
     """Attribute, describe, draw and check; or show what an earlier run drew."""
     from utils.runs import Run, is_main_rank
 
-    if args.save or not args.display:
+    if args.save or args.check or args.detect or not args.display:
         with Run(SCRIPT, args) as run:
             save(run, args)
     if args.display and is_main_rank():
@@ -167,7 +169,12 @@ def load_network(run: "Run", args: argparse.Namespace) -> tuple["nn.Module", str
     from utils.attribution import ScoreNetwork
 
     check_image_size(args.image_size)
-    (path,) = find_models(args, several=False)
+    path, *others = find_models(args, several=False)
+    if others:
+        names = ", ".join(model.name for model in (path, *others))
+        raise UserError(
+            f"One model is explained at a time, found {names} in --model-names. Name one of them."
+        )
     autoencoder, encoder = load_autoencoder(path, image_size=args.image_size)
     head_path = mlp_file(args.output_path, path.stem)
     head, meta = load_mlp(head_path, encoder)

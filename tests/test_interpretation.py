@@ -259,6 +259,32 @@ def test_a_head_trained_on_another_encoder_is_refused_by_both_names(output, mini
     assert "python mlp_predict.py --train" in str(error.value)
 
 
+def test_several_models_are_refused_by_name(output, mini_memcat):
+    make_models(output, "other", seed=1)
+    with pytest.raises(
+        UserError, match=rf"One model .*found {MODEL}.pth, other.pth in --model-names. Name one of them."
+    ):
+        run(mini_memcat, output, "--model-names", MODEL, "other")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--display"], ["display"]),
+        (["--display", "--check"], ["save", "display"]),
+        (["--display", "--detect"], ["save", "display"]),
+        (["--check"], ["save"]),
+        ([], ["save"]),
+    ],
+)
+def test_no_flag_is_ignored_beside_display(tmp_path, monkeypatch, flags, expected):
+    done = []
+    monkeypatch.setattr(script, "save", lambda run, args: done.append("save"))
+    monkeypatch.setattr(script, "display", lambda args: done.append("display"))
+    run(tmp_path, tmp_path / "output", *flags)
+    assert done == expected
+
+
 def test_a_missing_head_names_the_stage_and_nothing_is_left(output, mini_memcat):
     mlp_file(output, MODEL).unlink()
     done = run_script_process(
