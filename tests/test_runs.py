@@ -164,6 +164,15 @@ def test_skipped_images_are_kept_per_stage(tmp_path):
     assert sorted(zip(table["image_id"], table["stage"], strict=True)) == [("b.jpg", "two"), ("c.jpg", "one")]
 
 
+def test_skipped_images_of_every_step_of_a_run_are_kept(tmp_path):
+    with Run("one", arguments(tmp_path)) as run:
+        run.report_skipped([("a.jpg", "no latent code")])
+        run.report_skipped([("b.jpg", "cut short")])
+    table = read_table(tmp_path / "skipped_images.csv", "skipped_images")
+    assert table["image_id"].tolist() == ["a.jpg", "b.jpg"]
+    assert json.loads((tmp_path / "run_one.json").read_text())["counts"]["skipped"] == 2
+
+
 def test_write_json_is_atomic_and_readable(tmp_path):
     write_json(tmp_path / "x.json", {"path": Path("a/b"), "ü": 1})
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {

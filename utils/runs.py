@@ -274,6 +274,7 @@ class Run:
         self._counts: dict[str, int] = {}
         self._inputs: dict[str, Any] = {}
         self._outputs: list[str] = []
+        self._skipped: set[tuple[str, str]] = set()
         self._log_file: logging.Handler | None = None
         self._started = ""
 
@@ -426,13 +427,15 @@ class Run:
         """Say at the end of a stage which images were left out, and keep their names in ``skipped_images.csv``.
 
         Args:
-            skipped: (image_id or path, reason) pairs. Rows of earlier runs of the same script are replaced.
+            skipped: (image_id or path, reason) pairs. Rows of earlier runs of the same script are replaced; those
+                of earlier calls in this run (another model, another step) stay.
         """
         import pandas as pd
 
         from utils.tables import output_file, read_table, write_table
 
-        rows = sorted(set(skipped))
+        self._skipped.update(skipped)
+        rows = sorted(self._skipped)
         path = output_file(self.output_path, "skipped_images")
         new = pd.DataFrame(rows, columns=["image_id", "reason"]).assign(stage=self.script)
         if path.exists():
