@@ -1,11 +1,12 @@
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import dataset_args, make_picture
-from PIL import Image
+from PIL import Image, ImageOps
 
 from utils import memcat
 from utils.cli import UserError
@@ -67,6 +68,23 @@ def test_exif_orientation_is_applied(tmp_path):
     assert upright.size == (20, 40)
     assert upright.getpixel((10, 5)) == (255, 0, 0)
     assert upright.getpixel((10, 35)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_odd_metadata_do_not_stop_a_turned_picture(tmp_path, orientation):
+    """A width written as text: Pillow turns such a picture only if it need not write the metadata again."""
+    entries = [(256, 2, 3, b"ab\0\0"), (274, 3, 1, struct.pack("<HH", orientation, 0))]
+    block = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    odd = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + block + bytes(4)
+    plain = Image.Exif()
+    plain[274] = orientation
+    picture = make_picture(3)
+    picture.save(tmp_path / "odd.jpg", exif=odd)
+    picture.save(tmp_path / "plain.jpg", exif=plain)
+    with Image.open(tmp_path / "plain.jpg") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    for name in ("odd.jpg", "plain.jpg"):
+        assert np.array_equal(np.asarray(read_rgb(tmp_path / name)), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "1", "RGBA", "LA", "YCbCr", "HSV", "LAB"])
@@ -315,6 +333,14 @@ def test_duplicates_are_counted_and_only_equal_ones_used(tmp_path, pictures):
     }
     with pytest.raises(UserError, match="listed 2 times"):
         load_dataset(dataset_args(pictures, tmp_path / "out", scores_csv=table, on_error="fail"))
+
+
+def test_a_table_of_contradictions_alone_is_one_clear_message(tmp_path, pictures):
+    table = tmp_path / "scores.csv"
+    table.write_text("path,score\na.jpg,0.1\na.jpg,0.2\n")
+    with pytest.raises(UserError, match="every image stands there more than once") as caught:
+        load_dataset(dataset_args(pictures, tmp_path, scores_csv=table))
+    assert str(table) in str(caught.value)
 
 
 def test_images_on_either_side_alone_are_named(tmp_path, mini_memcat):

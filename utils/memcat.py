@@ -6,6 +6,7 @@ MemCat (Goetschalckx & Wagemans 2019, PeerJ 7:e8169) in each layout people unpac
 
 import glob
 import os
+import struct
 import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from utils.cli import DEFAULT_SCORE_COLUMN, UserError, log
 from utils.runs import SAMPLE_CAVEAT, barrier, is_main_rank
@@ -122,20 +123,37 @@ def read_rgb(path: Path | str) -> Image.Image:
                 if width * height > MAX_PIXELS:
                     raise ImageError(path, f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(_upright(image))
     except FileNotFoundError:
         raise ImageError(path, "the file does not exist") from None
     except Image.DecompressionBombError:
         raise ImageError(path, f"it has more than {MAX_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
         raise ImageError(path, "not a picture, or of an unknown format") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError, struct.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(path, f"cannot be read ({reason.removesuffix('.')})") from None
 
 
 # Pillow's own limit would refuse panoramas and scans that fit in memory; read_rgb has a higher one of its own.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes all metadata anew, and an odd entry among them stops it.
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -451,6 +469,11 @@ def limit_rows(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
 
 def _image_root(table: pd.DataFrame, data_dir: Path, scores_csv: Path) -> Path:
     ids = table["image_id"].tolist()
+    if not ids:
+        raise UserError(
+            f"{scores_csv}: every image stands there more than once with different values, so none can be used. "
+            "Correct the file."
+        )
     if all(os.path.isabs(name) for name in ids):
         return Path(os.path.commonpath([os.path.dirname(name) for name in ids]))
     for place in dict.fromkeys((data_dir, scores_csv.parent)):
