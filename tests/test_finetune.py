@@ -447,6 +447,17 @@ def test_script_writes_everything_and_is_up_to_date_afterwards(mini_memcat, tmp_
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_what_a_kill_left_beside_the_state_goes_with_it(mini_memcat, tmp_path):
+    left = (
+        tmp_path / "shards" / "finetune_mem_vgg_autoencoder_mse_lr1e-05_bs1_ep1_vgg11" / ".state.1.partial.pt"
+    )
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"cut sho")
+    finetune(mini_memcat, tmp_path, "--limit", 2, "--loss", "mse", "--checkpoint-every", 1)
+    assert len(list(tmp_path.glob("*.pth"))) == 1
+    assert not list((tmp_path / "shards").iterdir())
+
+
 def test_first_exposure_is_the_loss_of_the_starting_weights(mini_memcat, tmp_path):
     finetune(
         mini_memcat, tmp_path, "--limit", 2, "--loss", "mse", "--order", "dataset", "--batch-norm", "frozen"
@@ -512,6 +523,8 @@ def test_damaged_image_is_named_in_skipped_images(mini_memcat, tmp_path):
     finetune(data, tmp_path / "out", "--loss", "mse")
     skipped = read_table(tmp_path / "out" / "skipped_images.csv", "skipped_images")
     assert skipped["image_id"].tolist() == [victim.relative_to(data / "MemCat_images" / "MemCat").as_posix()]
+    finetune(data, tmp_path / "out", "--loss", "mse")  # up to date, and still says so
+    assert read_table(tmp_path / "out" / "skipped_images.csv", "skipped_images").equals(skipped)
     with pytest.raises(UserError, match=victim.name):
         finetune(data, tmp_path / "other", "--loss", "mse", "--on-error", "fail")
     assert not list((tmp_path / "other").glob("*.pth"))

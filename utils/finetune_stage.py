@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from argparse import Namespace
 from dataclasses import asdict
 from functools import partial
@@ -91,13 +92,15 @@ def load_start(args: Namespace, run: Run, path: Path | None) -> Autoencoder:
     return model
 
 
-def is_finished(args: Namespace, run: Run, path: Path, settings: Settings, wanted: str) -> bool:
-    """Say whether a model was already trained exactly so; refuse to replace one that was trained otherwise."""
+def find_finished(
+    args: Namespace, run: Run, path: Path, settings: Settings, wanted: str
+) -> dict[str, Any] | None:
+    """Return the meta of a model that was already trained exactly so; refuse to replace one trained otherwise."""
     from models.checkpoints import read_weights_file
     from utils.tables import output_file
 
     if args.overwrite or not path.exists():
-        return False
+        return None
     content = read_weights_file(path)
     meta = content.get("meta", {}) if isinstance(content, dict) else {}
     if meta.get("fingerprint") != wanted:
@@ -108,17 +111,22 @@ def is_finished(args: Namespace, run: Run, path: Path, settings: Settings, wante
         )
     outputs = [output_file(args.output_path, table, path.stem) for table in ("exposures", "training")]
     if not all(output.exists() for output in outputs):
-        return False
+        return None
     run.note_caveats(meta["caveats"])
     for output in (path, *outputs):
         run.add_output(output)
     log.info("%s: up to date; --overwrite trains it again.", path)
-    return True
+    return meta
 
 
 def describe(settings: dict[str, Any]) -> str:
     """Put settings into one line."""
     return ", ".join(f"{name} {value}" for name, value in settings.items()) or "unknown settings"
+
+
+def unreadable(progress: Progress, images: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return image_id and reason of the images that could not be read."""
+    return [(str(images["image_id"].iloc[index]), reason) for index, reason in progress.skipped.items()]
 
 
 def save_model(
@@ -144,6 +152,7 @@ def save_model(
         settings=asdict(settings),
         fingerprint=wanted,
         exposures=sum(map(len, progress.losses)),
+        skipped=unreadable(progress, images),
     )
     run.add_output(path)
     log.info("Wrote %s", path)
@@ -163,8 +172,9 @@ def train_one(
     from utils.shards import SHARDS_FOLDER
 
     wanted = fingerprint(settings, start[1], images, arch=args.arch, weights=args.weights)
-    if is_finished(args, run, path, settings, wanted):
-        return wanted, []
+    finished = find_finished(args, run, path, settings, wanted)
+    if finished is not None:
+        return wanted, finished.get("skipped", [])
     if args.weights == "random" and uses_pretrained([settings.loss]):
         run.note_random(f"{settings.loss} ({', '.join(uses_pretrained([settings.loss]))})")
     losses = ReconstructionLosses([settings.loss], args.weights, run.device, settings.recipe, args.seed)
@@ -193,7 +203,6 @@ def train_one(
     )
     progress = tuner.run()
     save_model(run, path, model, settings, wanted, progress, images)
-    if state.exists():
-        state.unlink()
-        state.parent.rmdir()
-    return wanted, [(images["image_id"].iloc[index], reason) for index, reason in progress.skipped.items()]
+    # With all that is in it: a kill while the state was being written leaves its temporary file.
+    shutil.rmtree(state.parent, ignore_errors=True)
+    return wanted, unreadable(progress, images)
