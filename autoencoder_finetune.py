@@ -141,7 +141,7 @@ def main(args: argparse.Namespace) -> None:
     full_float32()
     with Run("autoencoder_finetune", args) as run:
         dataset = load_dataset(args)
-        run.note_sample(dataset)
+        run.note_dataset(dataset)
         images = chosen_images(args, dataset)
         if world_size() > 1:
             log.warning("Fine-tuning is sequential: of %d processes, rank 0 does it alone.", world_size())
@@ -152,7 +152,8 @@ def main(args: argparse.Namespace) -> None:
         skipped = list(dataset.skipped)
         for settings in todo:
             path = args.output_path / f"{model_name(settings, args.arch, alone=len(todo) == 1)}.pth"
-            wanted, unreadable = train_one(args, run, images, settings, path, start)
+            with run.one_model():
+                wanted, unreadable = train_one(args, run, images, settings, path, start)
             skipped += unreadable
             if settings.recipe == "released":
                 start = (path, wanted)  # carried on into the next, as the released scripts do

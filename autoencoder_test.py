@@ -121,18 +121,22 @@ def write_results(
     label: str,
     result: "ShardedResult",
 ) -> None:
-    """Write the table (unless it is up to date) and the figure of one model."""
+    """Write the table and the figure of one model."""
     from utils.reconstructions import draw_examples, pick_examples
     from utils.tables import output_file
 
     about = dataset.table[["image_id", "path", "category", "subcategory", "memorability"]]
     table_path = output_file(args.output_path, "test_loss", label)
     if result.up_to_date:
-        table = run.read_table("test_loss", label)
+        found = run.read_table("test_loss", label, inherit=False)
         run.add_output(table_path)
     else:
-        table = result.frame().merge(about.drop(columns="path"), on="image_id", validate="one_to_one")
-        run.write_table(table, "test_loss", label)
+        found = result.frame()
+    # The scores anew even when the losses are up to date: they may come from another column or table by now.
+    table = found[["image_id", *args.losses]].merge(
+        about.drop(columns="path"), on="image_id", validate="one_to_one"
+    )
+    run.write_table(table, "test_loss", label)
     loss = args.figure_loss or ("lpips-sq" if "lpips-sq" in args.losses else args.losses[0])
     groups = pick_examples(table, loss)
     wanted = {image_id for group in groups.values() for image_id in group["image_id"]}
@@ -205,12 +209,13 @@ def main(args: argparse.Namespace) -> None:
     with Run("autoencoder_test", args) as run:
         models = find_models(args)
         dataset = load_dataset(args)
-        run.note_sample(dataset)
+        run.note_dataset(dataset)
         if args.weights == "random" and uses_pretrained(args.losses):
             run.note_random(f"LPIPS and style ({', '.join(uses_pretrained(args.losses))})")
         skipped = list(dataset.skipped)
         for path in models:
-            skipped += losses_of_model(args, run, dataset, path)
+            with run.one_model():
+                skipped += losses_of_model(args, run, dataset, path)
         if is_main_rank():
             run.report_skipped(skipped)
         run.count(images=len(dataset.table), models=len(models))

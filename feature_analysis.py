@@ -71,7 +71,7 @@ def calculate(run: "Run", args: argparse.Namespace) -> None:
     from utils.runs import is_main_rank
 
     dataset = load_dataset(args)
-    run.note_sample(dataset)
+    run.note_dataset(dataset)
     images = dataset.table[["image_id", "path"]]
     parts, skipped = [], list(dataset.skipped)
     chosen = args.features or GROUPS
@@ -189,9 +189,7 @@ def evaluate(run: "Run", args: argparse.Namespace) -> None:
     from utils.feature_figures import draw_clusters, draw_correlations, draw_model
     from utils.feature_model import ModelSettings, feature_model
 
-    frame = run.read_table("image_features")
-    if "caveat" in frame:
-        run.note_caveats(text for cell in frame.pop("caveat").unique() for text in cell.split("; "))
+    frame = run.read_table("image_features").drop(columns="caveat", errors="ignore")
     table = correlate(frame, attribution_tables(run, args), args.resamples, args.seed)
     run.write_table(table, "feature_correlations")
     for stem, figure in (

@@ -95,13 +95,14 @@ def main(args: argparse.Namespace) -> None:
     with Run("latent_analysis", args) as run:
         models = choose_models(args)
         dataset = load_dataset(args)
-        run.note_sample(dataset)
+        run.note_dataset(dataset)
         run.count(images=len(dataset.table), models=len(models))
         if args.calculate_latents:
             keep_freed_memory()
             skipped = list(dataset.skipped)
             for _, path in models:
-                skipped += calculate_latents(args, run, dataset, path)
+                with run.one_model():
+                    skipped += calculate_latents(args, run, dataset, path)
             if is_main_rank():
                 run.report_skipped(skipped)
             barrier()  # the others read what rank 0 has merged
@@ -119,10 +120,11 @@ def analyse(args: argparse.Namespace, run: "Run", dataset: "Dataset", models: li
 
     analysed = []
     for stem, path in models:
-        result = analyse_distinctiveness(args, run, dataset, stem, path)
-        if result is not None:
-            analysed.append(result[2])
-            draw(args, run, dataset, *result)
+        with run.one_model():
+            result = analyse_distinctiveness(args, run, dataset, stem, path)
+            if result is not None:
+                analysed.append(result[2].assign(caveat=run.caveat))
+                draw(args, run, dataset, *result)
     if not analysed:  # ranks other than 0
         return
     merged = write_correlations(args, run, analysed)

@@ -197,7 +197,7 @@ def select_images(run: "Run", args: argparse.Namespace) -> tuple["pd.DataFrame",
 
     # --limit counts among the chosen images, not among all, of which the test split is less than a third.
     dataset = load_dataset(argparse.Namespace(**{**vars(args), "limit": None}))
-    run.note_sample(dataset)
+    run.note_dataset(dataset)
     table = load_splits(dataset, args.output_path, args.seed)
     table = table.merge(dataset.table[["image_id", "path"]], on="image_id", validate="one_to_one")
     if args.image_ids:

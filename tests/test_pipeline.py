@@ -76,6 +76,26 @@ def test_a_changed_input_reruns_what_depends_on_it(study: Path, caplog: pytest.L
     assert run(study) == ""
 
 
+def test_a_picture_that_comes_later_reruns_the_stage(study: Path) -> None:
+    (study / "animal").mkdir()
+    (study / "animal" / "1.jpg").write_bytes(b"one")
+    script = run_pipeline.ROOT / "first.py"
+    folders = ", ".join(f"{str(study / name)!r}: {{}}" for name in ("animal", "food"))
+    script.write_text(
+        script.read_text().replace('"inputs": {str(source): {}', f'"inputs": {{str(source): {{}}, {folders}')
+    )
+    assert run(study) == "first second third"
+    (study / "animal" / "notes.txt").write_text("no picture")
+    assert run(study) == ""
+    (study / "animal" / "2.JPG").write_bytes(b"two")
+    assert run(study) == "first"
+    (study / "animal" / "1.jpg").write_bytes(b"another")
+    assert run(study) == "first"
+    (study / "food").mkdir()  # was missing altogether
+    assert run(study) == "first"
+    assert run(study) == ""
+
+
 def test_a_lost_output_reruns_its_stage_alone(study: Path) -> None:
     run(study)
     (study / "second.csv").unlink()

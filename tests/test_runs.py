@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from utils.cli import UserError
+from utils.memcat import load_dataset
 from utils.runs import (
     SAMPLE_CAVEAT,
     Run,
@@ -150,6 +151,20 @@ def test_sample_and_random_weights_are_loud_and_travel_downstream(tmp_path):
         assert SAMPLE_CAVEAT in run.caveat
     with Run("autoencoder_finetune", arguments(tmp_path)) as run:
         assert run.caveat == ""
+
+
+def test_the_score_table_and_the_folders_of_pictures_are_inputs(tmp_path, mini_memcat):
+    data = {"data_dir": mini_memcat, "scores_csv": None, "score_column": "memorability_w_fa_correction"}
+    args = arguments(tmp_path / "output", **data, sample=False, limit=None, on_error="skip")
+    gone = next(path for path in sorted(mini_memcat.rglob("*.jpg")))
+    with Run("autoencoder_test", args) as run:
+        dataset = load_dataset(args)
+        dataset.skipped.append(("food/nothing_yet/1.jpg", "in the table but not on disk"))
+        run.note_dataset(dataset)
+    inputs = json.loads((tmp_path / "output" / "run_autoencoder_test.json").read_text())["inputs"]
+    assert inputs[str(dataset.scores_csv)]["sha256"] == file_sha256(dataset.scores_csv)
+    assert str(gone.parent) in inputs
+    assert str(dataset.root / "food" / "nothing_yet") in inputs
 
 
 def test_skipped_images_are_kept_per_stage(tmp_path):

@@ -69,7 +69,7 @@ def load_prediction_data(run: Run, args: Namespace, checkpoint: Path) -> Predict
         UserError: Something is missing, of another encoder or data set, not finite, or too small.
     """
     dataset = load_dataset(args)
-    run.note_sample(dataset)
+    run.note_dataset(dataset)
     splits = load_splits(dataset, args.output_path, args.seed)
     stem = checkpoint.stem
     _, found = load_autoencoder(checkpoint)

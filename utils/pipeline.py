@@ -5,6 +5,7 @@ The second is told by fingerprints of the stage's command, code, inputs and outp
 
 import argparse
 import hashlib
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,15 +103,32 @@ def in_words(seconds: float) -> str:
 def fingerprint(path: Path) -> dict[str, Any] | None:
     """Identify a file's contents: SHA-256 where it is small, size and time of change where it is large.
 
+    Of a folder, the names and sizes of the pictures directly in it.
+
     Returns:
-        A JSON object to compare with an earlier one, or None where there is no file.
+        A JSON object to compare with an earlier one, or None where there is neither.
     """
+    if path.is_dir():
+        return _pictures_in(path)
     if not path.is_file():
         return None
     status = path.stat()
     if status.st_size > _CHECKSUM_LIMIT_BYTES:
         return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
     return {"bytes": status.st_size, "sha256": file_sha256(path)}
+
+
+def _pictures_in(folder: Path) -> dict[str, Any]:
+    from utils.memcat import IMAGE_SUFFIXES
+
+    with os.scandir(folder) as entries:
+        found = sorted(
+            f"{entry.name}\0{entry.stat().st_size}"
+            for entry in entries
+            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
+        )
+    digest = hashlib.sha256("\n".join(found).encode("utf-8", "surrogateescape")).hexdigest()
+    return {"pictures": len(found), "sha256": digest}
 
 
 def code_fingerprint(root: Path, script: str) -> str:
@@ -172,7 +190,7 @@ def record_stage(output_path: Path, name: str, command: list[str], code: str, se
 def why_run(output_path: Path, name: str, command: list[str], code: str) -> str:
     """Say why a stage has to run, or return an empty text where its last complete run still stands.
 
-    Pictures are not looked at here: the stages themselves keep track of them.
+    Of pictures, names and sizes are looked at, not contents.
 
     Args:
         output_path: The output folder.

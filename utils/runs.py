@@ -44,16 +44,6 @@ _PACKAGES = (
 _CHECKSUM_LIMIT_BYTES = 64 * 2**20
 _alone = False  # set by alone(), read by barrier()
 
-# Whose caveats (sample data, random weights) a stage's results inherit, because it reads their files.
-_UPSTREAM = {
-    "autoencoder_evaluation": ("autoencoder_finetune", "autoencoder_test"),
-    "latent_analysis": ("autoencoder_finetune", "autoencoder_test"),
-    "category_plot": ("autoencoder_test", "latent_analysis"),
-    "mlp_predict": ("latent_analysis", "autoencoder_test"),
-    "model_interpretation_IG": ("mlp_predict",),
-    "feature_analysis": ("model_interpretation_IG", "autoencoder_test", "latent_analysis"),
-}
-
 
 # ------------------------------------------------------------------------------------------------ files
 
@@ -271,6 +261,7 @@ class Run:
         self.output_path: Path = args.output_path
         self._device: torch.device | None = None
         self._caveats: set[str] = set()
+        self._earlier_caveats: set[str] = set()  # of models done with: in the record, not on what follows
         self._counts: dict[str, int] = {}
         self._inputs: dict[str, Any] = {}
         self._outputs: list[str] = []
@@ -289,7 +280,6 @@ class Run:
             log.addHandler(self._log_file)
         else:
             log.setLevel(logging.WARNING)
-        self._inherit()
         if hasattr(self.args, "device"):
             seed_everything(self.args.seed)
         return self
@@ -304,13 +294,8 @@ class Run:
             log.removeHandler(self._log_file)
             self._log_file.close()
 
-    def _inherit(self) -> None:
-        for script in _UPSTREAM.get(self.script, ()):
-            path = self.output_path / f"run_{script}.json"
-            if path.exists():
-                self._caveats.update(read_json(path).get("caveats", []))
-
     def _record(self, status: str, error: BaseException | None) -> dict[str, Any]:
+        caveats = self._caveats | self._earlier_caveats
         return {
             "script": self.script,
             "status": status,
@@ -328,9 +313,9 @@ class Run:
             "counts": self._counts,
             "inputs": self._inputs,
             "outputs": sorted(set(self._outputs)),
-            "sample": SAMPLE_CAVEAT in self._caveats,
-            "random_weights": any("random weights" in text for text in self._caveats),
-            "caveats": sorted(self._caveats),
+            "sample": SAMPLE_CAVEAT in caveats,
+            "random_weights": any("random weights" in text for text in caveats),
+            "caveats": sorted(caveats),
         }
 
     @property
@@ -350,10 +335,36 @@ class Run:
         """Add caveats found in what this run reads (a checkpoint's, say)."""
         self._caveats.update(caveats)
 
+    @contextmanager
+    def one_model(self) -> Iterator[None]:
+        """Keep the caveats noted in the block to what is written in it: they are one model's, not the next one's.
+
+        The record of the run names them all.
+        """
+        before = set(self._caveats)
+        try:
+            yield
+        finally:
+            self._earlier_caveats |= self._caveats
+            self._caveats = before
+
     def note_sample(self, dataset: "Dataset") -> None:
         """Mark this run's outputs if the data set is the embedded sample."""
         if dataset.is_sample:
             self._caveats.add(SAMPLE_CAVEAT)
+
+    def note_dataset(self, dataset: "Dataset") -> None:
+        """Record what this run reads of a data set: its score table, and the folders its pictures are or belong in.
+
+        Marks the outputs if it is the embedded sample. The folders let the pipeline see that pictures have come,
+        gone or changed since.
+        """
+        self.note_sample(dataset)
+        if dataset.scores_csv.is_file():
+            self.add_input(dataset.scores_csv)
+        pictures = [*dataset.full_table["path"], *(dataset.root / name for name, _ in dataset.skipped)]
+        for folder in {Path(picture).parent for picture in pictures}:
+            self._inputs[str(folder)] = {"folder": True}
 
     def note_random(self, what: str) -> None:
         """Mark this run's outputs as made with random weights in ``what`` (e.g. ``LPIPS``)."""
@@ -402,13 +413,24 @@ class Run:
         log.info("Wrote %s (%d rows)", path, len(frame))
         return self.add_output(path)
 
-    def read_table(self, table: str, model: str | None = None) -> "pd.DataFrame":
-        """Read a declared table from the output folder and record it as an input."""
-        from utils.tables import output_file, read_table
+    def read_table(self, table: str, model: str | None = None, inherit: bool = True) -> "pd.DataFrame":
+        """Read a declared table from the output folder and record it as an input.
+
+        Args:
+            table: The table's name in :data:`utils.tables.TABLES`.
+            model: Checkpoint stem for tables that exist once per model.
+            inherit: Whether the caveats in it are from now on this run's; not for a table that this very stage
+                brings up to date.
+        """
+        from utils.tables import CAVEAT_COLUMN, output_file, read_table
 
         path = output_file(self.output_path, table, model)
         frame = read_table(path, table)
         self.add_input(path)
+        if inherit and CAVEAT_COLUMN in frame.columns:
+            self.note_caveats(
+                text for cell in frame[CAVEAT_COLUMN].unique() for text in cell.split("; ") if text
+            )
         return frame
 
     def save_figure(
