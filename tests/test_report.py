@@ -229,6 +229,25 @@ def test_many_figures_fold_and_the_rest_is_counted(results: Path) -> None:
     assert "picture_24.png" not in text
 
 
+def test_a_run_by_hand_of_one_step_hides_no_figure_of_the_study(results: Path) -> None:
+    Image.new("RGB", (30, 20)).save(results / "mlp_roc_pr.png")
+    Image.new("RGB", (30, 20)).save(results / "contact_sheet.png")
+    stage = {
+        "command": [],
+        "code": "",
+        "seconds": 1.0,
+        "inputs": {},
+        "outputs": {"mlp_roc_pr.png": None, "gone.png": None},
+    }
+    (results / "pipeline.json").write_text(json.dumps({"stages": {"mlp_predict": stage}}))
+    write_run(results, "mlp_predict", ("contact_sheet.png",))  # mlp_predict.py --predict, after the pipeline
+    path, figures = write_report(results)
+    page = path.read_text(encoding="utf-8")
+    assert figures == 4
+    assert page.count("<figcaption>mlp_roc_pr.png") == page.count("<figcaption>contact_sheet.png") == 1
+    assert "gone.png" not in page
+
+
 def test_without_caveats_there_is_no_banner(results: Path) -> None:
     assert "NOT A RESULT" not in read(results)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli import UserError
-from utils.pipeline import in_words
+from utils.pipeline import in_words, read_record
 from utils.report_sections import STAGE_BLOCKS, Block, headline_tiles, missing_block, table_block, table_row
 from utils.runs import atomic_path, read_json
 from utils.tables import output_file, read_table
@@ -59,6 +59,12 @@ def write_report(output_path: Path) -> tuple[Path, int]:
 
     output_path = Path(output_path)
     runs = {name: read_json(path) for name in SCRIPTS if (path := output_path / f"run_{name}.json").exists()}
+    for name, stage in read_record(output_path).items():
+        if (
+            name in runs
+        ):  # a later run by hand of one step (--predict, say) leaves the others' figures standing
+            run = runs[name]
+            run["outputs"] = list(dict.fromkeys([*run.get("outputs", []), *stage["outputs"]]))
     if not runs:
         raise UserError(
             f"{output_path} holds no record of any stage, so there is nothing to report. Run the study first: "
