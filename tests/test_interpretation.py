@@ -195,7 +195,7 @@ def test_checks_are_written_and_keep_other_models_rows(output, mini_memcat):
 # ------------------------------------------------------------------------------------- objects and foreground
 
 
-def write_cache(output: Path, image_ids: list[str]) -> None:
+def write_cache(output: Path, image_ids: list[str], weights: str = "random") -> None:
     """Objects and segments: all of the first picture, the left half of the second, nothing in the third."""
     found = [
         {"box": [[0, 0, 1, 1], [0, 0, 0.5, 1]], "label": [0, 0], "score": [0.9, 0.8]},
@@ -210,7 +210,7 @@ def write_cache(output: Path, image_ids: list[str]) -> None:
         for name, *parts in zip(image_ids, found, masks, strict=True)
     ]
     header = {
-        "settings": {"detector": "d", "segmenter": "s", "weights": "random", "seed": 0},
+        "settings": {"detector": "d", "segmenter": "s", "weights": weights, "seed": 0},
         "digests": [],
         "object_names": ["cat"],
         "segment_names": [str(number) for number in range(21)],
@@ -243,7 +243,12 @@ def test_regions_fill_in_later_without_computing_maps_again(
     for name, values in expected.items():
         np.testing.assert_allclose(frame[name][:3], values, atol=1e-6, err_msg=name)
     assert frame["area_objects"][3:].isna().all()
-    assert "detector and segmenter" in (output / f"ig_{MODEL}.csv").read_text()
+    table = output / f"ig_{MODEL}.csv"
+    assert "detector and segmenter" in table.read_text()
+    write_cache(output, before["image_id"].tolist()[:3], weights="pretrained")
+    run(mini_memcat, output, "--split", "all", "--detector", "d", "--segmenter", "s")
+    assert "random weights: autoencoder" in table.read_text()
+    assert "detector and segmenter" not in table.read_text()  # those networks are not random any more
 
 
 # ------------------------------------------------------------------------------------- bad input

@@ -134,7 +134,8 @@ def merge(
     table, matrix = output_file(folder, "ig", model), folder / f"ig_{model}.npy"
     if result.up_to_date:
         known = [*REGION_COLUMNS, CAVEAT_COLUMN, "category", "subcategory", "memorability", "split"]
-        numbers = run.read_table("ig", model).drop(columns=known, errors="ignore")
+        # Not its caveats: regions are measured anew, perhaps with other networks than those the old table names.
+        numbers = run.read_table("ig", model, inherit=False).drop(columns=known, errors="ignore")
     else:
         numbers = result.frame()
         result.write_matrix("maps", matrix)
