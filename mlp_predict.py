@@ -232,13 +232,14 @@ def learn(run: "Run", args: argparse.Namespace) -> None:
 
     checkpoints: list[Path] = find_models(args, several=False)
     for checkpoint in checkpoints:
-        data = load_prediction_data(run, args, checkpoint)
-        check_image_size(args, data.image_size, f"latents_{data.stem}.npy")
-        run.count(images=len(data.images))
-        if args.train:
-            train(run, args, data)
-        if args.evaluate:
-            evaluate(run, args, data)
+        with run.one_model():  # one head's caveats are not the next one's
+            data = load_prediction_data(run, args, checkpoint)
+            check_image_size(args, data.image_size, f"latents_{data.stem}.npy")
+            run.count(images=len(data.images))
+            if args.train:
+                train(run, args, data)
+            if args.evaluate:
+                evaluate(run, args, data)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -229,6 +231,22 @@ def test_under_torchrun_the_training_rank_meets_the_others_once(output, pictures
         monkeypatch.setenv("RANK", rank)
         stage("--data-dir", pictures, "--output-path", output, *FAST, "--train", "--epochs", "1")
     assert meetings == ["0", "1"]  # a rank that meets more often than the others waits for ever
+
+
+def test_caveats_of_one_model_do_not_stick_to_the_next(tmp_path, monkeypatch):
+    seen = []
+
+    def load(run, args, path):
+        run.note_caveats([f"random weights: {path.stem}"])
+        return SimpleNamespace(stem=path.stem, image_size=224, images=[])
+
+    monkeypatch.setattr("models.checkpoints.find_models", lambda *_, **__: [Path("a.pth"), Path("b.pth")])
+    monkeypatch.setattr("utils.mlp_data.load_prediction_data", load)
+    monkeypatch.setattr(mlp_predict, "train", lambda run, args, data: seen.append(run.caveat))
+    stage("--train", "--output-path", tmp_path, "--device", "cpu")
+    assert seen == ["random weights: a", "random weights: b"]
+    record = json.loads((tmp_path / "run_mlp_predict.json").read_text())
+    assert record["caveats"] == seen
 
 
 def test_search_and_splits_are_recorded(output, pictures, monkeypatch):
