@@ -336,13 +336,7 @@ def search_mlp(
         result = train_mlp(
             latents, scores, train_rows, validation_rows, settings, standardisation, device, image_ids, label
         )
-        row = {key: value for key, value in asdict(settings).items() if key != "hidden_sizes"}
-        row["hidden_sizes"] = " ".join(str(size) for size in settings.hidden_sizes)
-        rho = result.history[result.best_epoch - 1]["validation_rho"]
-        rows.append(
-            row
-            | {"best_epoch": result.best_epoch, "validation_loss": result.best_loss, "validation_rho": rho}
-        )
+        rows.append(_search_row(result))
         if best is None or result.best_loss < best.best_loss:
             best, chosen = result, number - 1
     if best is None:
