@@ -185,11 +185,12 @@ def write_features(
 
 def evaluate(run: "Run", args: argparse.Namespace) -> None:
     """Correlate the features, predict memorability from them, draw both."""
-    from utils.feature_evaluation import attribution_tables, correlate, error_tables
+    from utils.feature_evaluation import asked_scores, attribution_tables, correlate, error_tables
     from utils.feature_figures import draw_clusters, draw_correlations, draw_model
     from utils.feature_model import ModelSettings, feature_model
 
     frame = run.read_table("image_features").drop(columns="caveat", errors="ignore")
+    frame = asked_scores(run, args, frame)
     table = correlate(frame, attribution_tables(run, args), args.resamples, args.seed)
     run.write_table(table, "feature_correlations")
     for stem, figure in (

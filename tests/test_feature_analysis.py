@@ -276,6 +276,21 @@ def test_correlations_are_scipys_and_q_is_per_target(output, capsys):
     np.testing.assert_allclose(tested["q"], stats.false_discovery_control(tested["p"]), rtol=1e-6)
 
 
+def test_the_scores_evaluated_are_those_asked_for(memcat24, output):
+    flags = ("--evaluate-features", "--score-column", "memorability_wo_fa_correction", *QUICKLY)
+    run_on(memcat24, output, *flags)
+    frame = table(output, "image_features").drop(columns="memorability")
+    source = pd.read_csv(next(memcat24.rglob("memcat_image_data.csv")))
+    source["image_id"] = source["category"] + "/" + source["subcategory"] + "/" + source["image_file"]
+    frame = frame.merge(source[["image_id", "memorability_wo_fa_correction"]], on="image_id", validate="1:1")
+    rho = stats.spearmanr(frame["sobel_entropy"], frame["memorability_wo_fa_correction"]).statistic
+    found = table(output, "feature_correlations").set_index("feature")
+    assert found.loc["sobel_entropy", "rho"] == pytest.approx(rho)
+    assert rho != pytest.approx(
+        stats.spearmanr(frame["sobel_entropy"], table(output, "image_features")["memorability"]).statistic
+    )
+
+
 def attribution(frame, **columns):
     """A table as model_interpretation_IG.py writes it, for the images of a feature table."""
     rng = np.random.default_rng(5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from utils.cli import LOSSES, UserError, log
+from utils.cli import DEFAULT_SCORE_COLUMN, LOSSES, UserError, log
 from utils.feature_model import ALL_FEATURES, feature_group, linearise
 from utils.metrics import correlation_rows, false_discovery_q
 from utils.tables import MEMORABILITY, TABLES, models_with, output_file
@@ -30,6 +30,40 @@ def chosen_models(output_path: Path, table: str, names: list[str] | None) -> lis
     """
     wanted = None if names is None else {name.removesuffix(".pth") for name in names}
     return [model for model in models_with(output_path, table) if wanted is None or model in wanted]
+
+
+def asked_scores(run: Run, args: Namespace, frame: pd.DataFrame) -> pd.DataFrame:
+    """Put in the scores that ``--score-column`` or ``--scores-csv`` ask for.
+
+    The table of features keeps those of the run that calculated them, which may have been others.
+
+    Args:
+        run: the run; records the data set.
+        args: with the data flags.
+        frame: ``image_features.csv``.
+
+    Returns:
+        The frame as it is where neither flag is given; else its images that have such a score, with it.
+
+    Raises:
+        UserError: none of the images has one, or the data set cannot be read.
+    """
+    if args.scores_csv is None and args.score_column == DEFAULT_SCORE_COLUMN:
+        return frame
+    from utils.memcat import load_dataset
+    from utils.runs import alone
+
+    with alone():  # one rank evaluates
+        dataset = load_dataset(args)
+    run.note_dataset(dataset)
+    scores = dataset.table[["image_id", MEMORABILITY.name]]
+    joined = frame.drop(columns=MEMORABILITY.name).merge(scores, on="image_id", validate="one_to_one")
+    if joined.empty:
+        raise UserError(
+            f"image_features.csv and {dataset.scores_csv} have no image in common (e.g. {frame['image_id'].iloc[0]} and "
+            f"{scores['image_id'].iloc[0]}). Run: {TABLES['image_features'].command} with the same data flags."
+        )
+    return joined
 
 
 def attribution_tables(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
