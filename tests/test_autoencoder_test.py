@@ -159,6 +159,28 @@ def test_several_models_and_a_choice_of_them(mini_memcat, output):
     assert not np.allclose(table(output)["mse"], table(output, "other")["mse"])
 
 
+def test_a_models_caveat_does_not_mark_the_next_one(mini_memcat, output):
+    save_autoencoder(output / "z.pth", build_autoencoder("vgg11", seed=1), image_size=SIZE, caveats=[])
+    run(mini_memcat, output, losses=["mse"])  # small.pth first
+    assert set(table(output)["caveat"]) == {"random weights: autoencoder"}
+    assert "caveat" not in table(output, "z")
+
+
+def test_scores_follow_the_score_column_though_the_losses_are_up_to_date(mini_memcat, output, caplog):
+    run(mini_memcat, output, losses=["mse"])
+    before = table(output)
+    with caplog.at_level(logging.INFO):
+        run(mini_memcat, output, "--score-column", "memorability_wo_fa_correction", losses=["mse"])
+    assert "up to date" in caplog.text
+    after = table(output)
+    scores = pd.read_csv(mini_memcat / "MemCat_data" / "memcat_image_data.csv")
+    scores.index = scores["category"] + "/" + scores["subcategory"] + "/" + scores["image_file"]
+    expected = scores["memorability_wo_fa_correction"].reindex(after["image_id"])
+    np.testing.assert_allclose(after["memorability"], expected, rtol=1e-8)
+    assert not np.allclose(before["memorability"], after["memorability"])
+    assert after["mse"].equals(before["mse"])
+
+
 def test_released_losses_get_their_own_file(mini_memcat, output):
     run(mini_memcat, output, losses=["mse", "lpips-sq"])
     run(mini_memcat, output, "--recipe", "released", losses=["mse", "lpips-sq"])

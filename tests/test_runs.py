@@ -122,7 +122,7 @@ def test_a_failed_run_is_recorded_as_such(tmp_path):
     assert (record["status"], record["error"]) == ("failed", "no such thing")
 
 
-def test_sample_and_random_weights_are_loud_and_travel_downstream(tmp_path):
+def test_sample_and_random_weights_are_loud_and_travel_with_the_tables(tmp_path):
     class FakeDataset:
         is_sample = True
 
@@ -146,11 +146,26 @@ def test_sample_and_random_weights_are_loud_and_travel_downstream(tmp_path):
     record = json.loads((tmp_path / "run_autoencoder_test.json").read_text())
     assert record["sample"] is True
     assert record["random_weights"] is True
+    with Run("autoencoder_test", arguments(tmp_path)):
+        pass  # another model since, with nothing to say: the table still says what it is
     with Run("autoencoder_evaluation", arguments(tmp_path)) as run:
-        assert "random weights: LPIPS" in run.caveat
-        assert SAMPLE_CAVEAT in run.caveat
-    with Run("autoencoder_finetune", arguments(tmp_path)) as run:
         assert run.caveat == ""
+        run.read_table("training", "m", inherit=False)
+        assert run.caveat == ""
+        run.read_table("training", "m")
+        assert run.caveat == f"random weights: LPIPS; {SAMPLE_CAVEAT}"
+
+
+def test_caveats_of_one_model_do_not_mark_the_next(tmp_path):
+    with Run("some_stage", arguments(tmp_path)) as run:
+        run.note_caveats([SAMPLE_CAVEAT])
+        with run.one_model():
+            run.note_caveats(["random weights: autoencoder"])
+            assert run.caveats == ["random weights: autoencoder", SAMPLE_CAVEAT]
+        assert run.caveats == [SAMPLE_CAVEAT]
+    record = json.loads((tmp_path / "run_some_stage.json").read_text())
+    assert record["caveats"] == ["random weights: autoencoder", SAMPLE_CAVEAT]
+    assert record["random_weights"] is True
 
 
 def test_the_score_table_and_the_folders_of_pictures_are_inputs(tmp_path, mini_memcat):

@@ -8,6 +8,7 @@ from utils.cli import LOSSES, UserError
 from utils.tables import (
     TABLES,
     describe_tables,
+    kept_rows,
     models_with,
     output_file,
     read_csv,
@@ -46,6 +47,24 @@ def test_round_trip_sorted_and_to_nine_digits(tmp_path):
 def test_a_caveat_is_repeated_on_every_row(tmp_path):
     write_table(loss_frame(), tmp_path / "t.csv", "test_loss", caveat="sample data")
     assert list(read_table(tmp_path / "t.csv", "test_loss")["caveat"]) == ["sample data"] * 2
+
+
+def test_rows_kept_from_an_earlier_run_keep_what_was_said_of_them(tmp_path):
+    def rows(epoch, **more):
+        values = dict.fromkeys(("loss_mean", "loss_first_half", "loss_second_half"), 0.5)
+        return pd.DataFrame([{"epoch": epoch, "images": 2, **values, **more}])
+
+    path = tmp_path / "training_m.csv"
+    write_table(rows(1), path, "training")
+    old = read_table(path, "training")
+    both = pd.concat([kept_rows(old, old["epoch"] == 1), rows(2)], ignore_index=True)
+    write_table(both, path, "training", caveat="random weights: x")
+    old = read_table(path, "training")
+    assert old["caveat"].tolist() == ["", "random weights: x"]
+    write_table(pd.concat([kept_rows(old, old["epoch"] > 0), rows(3)]), path, "training", caveat="sample")
+    assert read_table(path, "training")["caveat"].tolist() == ["", "random weights: x", "sample"]
+    write_table(kept_rows(old, old["epoch"] == 1), path, "training")
+    assert "caveat" not in read_table(path, "training")
 
 
 def test_a_missing_table_names_the_command_that_writes_it(tmp_path):

@@ -22,7 +22,7 @@ from utils.attribution_regions import REGION_COLUMNS, region_frame
 from utils.cli import UserError, log
 from utils.memcat import limit_rows, load_pixels
 from utils.shards import Batch, ShardedResult, run_sharded
-from utils.tables import CAVEAT_COLUMN, TABLES, output_file
+from utils.tables import CAVEAT_COLUMN, TABLES, kept_rows, output_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -210,6 +210,6 @@ def check(run: Run, network: nn.Module, frame: pd.DataFrame, settings: Settings,
     figure = draw_checks(checks, f"Can the attributions of {model} be trusted? ({len(chosen)} images)")
     run.save_figure(figure, f"ig_checks_{model}")
     if output_file(args.output_path, "ig_checks").exists():
-        old = run.read_table("ig_checks").drop(columns=CAVEAT_COLUMN, errors="ignore")
-        checks = pd.concat([old[old["model"] != model], checks], ignore_index=True)
+        old = run.read_table("ig_checks", inherit=False)
+        checks = pd.concat([kept_rows(old, old["model"] != model), checks], ignore_index=True)
     run.write_table(checks, "ig_checks")

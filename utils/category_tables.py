@@ -13,7 +13,7 @@ import pandas as pd
 
 from utils.cli import LOSSES, UserError
 from utils.metrics import correlation_rows, correlations_by_category, false_discovery_q, mean_interval
-from utils.tables import CAVEAT_COLUMN, models_with, output_file
+from utils.tables import models_with, output_file
 
 if TYPE_CHECKING:
     from utils.runs import Run
@@ -83,12 +83,8 @@ def read_study(run: Run, categories: Sequence[str] | None, measures: Sequence[st
 
 
 def _read(run: Run, table: str, model: str | None) -> pd.DataFrame:
-    """Read a table, taking over its caveats."""
+    """Read a table (the run takes over its caveats)."""
     frame = run.read_table(table, model)
-    if CAVEAT_COLUMN in frame.columns:
-        run.note_caveats(
-            text for value in frame[CAVEAT_COLUMN].unique() for text in value.split("; ") if text
-        )
     frame["category"] = frame["category"].replace("", NO_CATEGORY)
     return frame
 

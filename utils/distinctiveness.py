@@ -25,6 +25,7 @@ from utils.metrics import (
 )
 from utils.neighbour_bounds import NonFiniteRowsError, ZeroRowsError, row_blocks
 from utils.neighbours import Neighbours, SearchSettings, nearest_neighbours
+from utils.tables import kept_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -314,7 +315,7 @@ def merge_correlations(new: pd.DataFrame, old: pd.DataFrame | None, keep: Sequen
     """
     if old is not None:
         stays = old["model"].isin(keep) & ~old["model"].isin(new["model"])
-        new = pd.concat([old[stays], new], ignore_index=True)
+        new = pd.concat([kept_rows(old, stays), new], ignore_index=True)
     return new.assign(q=false_discovery_q(new["p"]))
 
 

@@ -127,8 +127,6 @@ def _study_frames(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
         if model in exposed:
             exposures = run.read_table("exposures", model).rename(columns={"loss": EXPOSURE})
             parts.append(exposures.drop(columns="order"))
-        for part in parts:
-            _note_caveats(run, part)
         parts = [part.drop(columns=CAVEAT_COLUMN, errors="ignore") for part in parts]
         frames[model] = parts[0] if len(parts) == 1 else parts[0].merge(parts[1], how="outer", on="image_id")
     return frames

@@ -17,7 +17,7 @@ from utils.mlp_data import PredictionData, training_digest
 from utils.mlp_training import TrainingResult, TrainingSettings, search_mlp, search_settings, train_mlp
 from utils.regression import fit_standardisation
 from utils.runs import Run, package_versions
-from utils.tables import output_file, read_table
+from utils.tables import kept_rows, output_file, read_table
 
 if TYPE_CHECKING:
     import torch
@@ -185,7 +185,7 @@ def replace_model_rows(run: Run, table: str, rows: pd.DataFrame | list[dict], mo
     path = output_file(run.output_path, table)
     if path.exists():
         old = read_table(path, table)
-        old = old[old["model"] != model]
+        old = kept_rows(old, old["model"] != model)
         frame = old if frame.empty else pd.concat([old, frame], ignore_index=True)
     if frame.empty:
         path.unlink(missing_ok=True)

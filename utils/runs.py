@@ -288,8 +288,9 @@ class Run:
         status = "complete" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
         if is_main_rank():
             write_json(self.output_path / f"run_{self.script}.json", self._record(status, error))
-            if status == "complete" and self.caveat:
-                log.warning("Everything written by this run is marked: %s.", self.caveat)
+            said = "; ".join(sorted(self._caveats | self._earlier_caveats))
+            if status == "complete" and said:
+                log.warning("What this run wrote is marked where it applies: %s.", said)
         if self._log_file is not None:
             log.removeHandler(self._log_file)
             self._log_file.close()

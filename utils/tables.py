@@ -834,7 +834,8 @@ def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "")
 
     UTF-8, header, declared columns first in declared order, rows sorted by ``image_id`` where there is one,
     floats to 9 significant digits, undefined values as empty cells. Where ``caveat`` is not empty, a last
-    column ``caveat`` repeats it on every row.
+    column ``caveat`` repeats it on every row; rows that come with a caveat of their own (kept from an earlier run,
+    empty for none) keep that one.
 
     Args:
         frame: The rows.
@@ -855,8 +856,10 @@ def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "")
     frame = frame[names + [name for name in frame.columns if name not in names]]
     if IMAGE_ID.name in frame.columns:
         frame = frame.sort_values("image_id", kind="stable")
-    if caveat:
-        frame = frame.drop(columns=CAVEAT_COLUMN, errors="ignore").assign(**{CAVEAT_COLUMN: caveat})
+    caveats = frame[CAVEAT_COLUMN].fillna(caveat) if CAVEAT_COLUMN in frame.columns else caveat
+    frame = frame.drop(columns=CAVEAT_COLUMN, errors="ignore").assign(**{CAVEAT_COLUMN: caveats})
+    if frame[CAVEAT_COLUMN].eq("").all():
+        frame = frame.drop(columns=CAVEAT_COLUMN)
     with atomic_path(path) as temporary:
         frame.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, encoding="utf-8", lineterminator="\n")
 
@@ -892,6 +895,17 @@ def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFr
         if column.name in frame.columns and column.kind == "int" and not frame[column.name].isna().any():
             frame[column.name] = frame[column.name].astype("int64")
     return frame
+
+
+def kept_rows(old: "pd.DataFrame", keep: "pd.Series") -> "pd.DataFrame":
+    """Return rows of a table as read that are to stand beside new ones, each with the caveat it had (or none).
+
+    Args:
+        old: The table as read.
+        keep: Which rows stay.
+    """
+    rows = old[keep]
+    return rows if CAVEAT_COLUMN in rows.columns else rows.assign(**{CAVEAT_COLUMN: ""})
 
 
 def read_csv(path: Path, text_columns: Iterable[str] = (), **options: object) -> "pd.DataFrame":
