@@ -46,7 +46,9 @@ def draw_forest(correlations: pd.DataFrame) -> Figure:
     for axis, model in zip(axes.flat, models, strict=False):
         table = correlations[correlations["model"] == model].set_index("measure").reindex(measures)
         _forest_panel(axis, table)
-        axis.set_title(shorten(model, 38))
+        ceiling = table["ceiling"].max()
+        reach = f"\nnoise ceiling {ceiling:.2f}" if np.isfinite(ceiling) else ""
+        axis.set_title(shorten(model, 38) + reach, fontsize=10)
     for axis in axes.flat[len(models) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
@@ -92,10 +94,6 @@ def _forest_panel(axis: Axes, table: pd.DataFrame) -> None:
     for place in places[table["rho"].isna()]:
         text = "undefined" if pd.notna(table["n"].iloc[place]) else "not computed"
         axis.text(0.02, place, text, transform=axis.get_yaxis_transform(), va="center", bbox=box, **note)
-    ceiling = table["ceiling"].max()
-    if np.isfinite(ceiling):
-        text = f"noise ceiling {ceiling:.2f}"
-        axis.text(1.0, 0.0, text, transform=axis.transAxes, ha="right", va="bottom", **note)
     axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
     axis.set_axisbelow(True)
 
