@@ -97,6 +97,14 @@ def test_a_full_disk_is_the_users_to_mend(capsys):
     assert "no space left" in text
 
 
+def test_a_file_closed_to_the_user_is_not_said_to_be_written(capsys):
+    code, text = run_failing(PermissionError(errno.EACCES, "Permission denied", "scores.csv"), capsys)
+    assert code == 2
+    assert text.startswith(
+        "ERROR: Could not read or write scores.csv: permission was denied; change its permissions"
+    )
+
+
 def test_a_missing_package_names_the_remedy(capsys):
     code, text = run_failing(ModuleNotFoundError("No module named 'lpips'", name="lpips"), capsys)
     assert code == 2

@@ -29,9 +29,9 @@ BASE_CHECKPOINT = "imagenet_vgg16_autoencoder.pth"
 _DISK_ERRORS = {
     errno.ENOSPC: "there is no space left on the device; free some and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
-    errno.EACCES: "permission was denied; choose a folder you can write to with --output-path",
+    errno.EACCES: "permission was denied; change its permissions, or choose another folder with --output-path",
     errno.EROFS: "the file system is read-only; choose another folder with --output-path",
-    errno.EPERM: "the operation is not permitted; choose a folder you can write to with --output-path",
+    errno.EPERM: "the operation is not permitted; change its permissions, or choose another with --output-path",
 }
 
 
@@ -269,7 +269,9 @@ def run_script(
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        log.error("Could not write %s: %s.", error.filename or "a file", _DISK_ERRORS[error.errno])
+        # An error of reading looks the same: a table of scores may be closed to this user as well.
+        place = error.filename or "a file"
+        log.error("Could not read or write %s: %s.", place, _DISK_ERRORS[error.errno])
         raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         log.error("Interrupted. What was finished is kept; run the same command again to go on.")
