@@ -669,6 +669,12 @@ def test_a_contact_sheet_of_many_pictures_has_pages_and_says_what_it_leaves_out(
     assert len(contact_sheet_paths(tmp_path, 100_000)) == 10
     with Image.open(pages[0]) as full, Image.open(pages[2]) as rest:
         assert rest.size[1] < full.size[1]
+    for count, expected in (
+        (130, ["contact_sheet_01.png", "contact_sheet_02.png"]),
+        (9, ["contact_sheet.png"]),
+    ):
+        write_contact_sheet(table[:count], tmp_path)
+        assert sorted(path.name for path in tmp_path.glob("contact_sheet*")) == expected
 
 
 # ---------------------------------------------------------------------- the numbers

@@ -198,7 +198,7 @@ def write_contact_sheet(table: pd.DataFrame, output_path: Path, caveat: str = ""
     Args:
         table: ``path, memorability, percentile, rank``, sorted by rank. Of more than 1,000 pictures the 500 most
             and the 500 least memorable are shown, and the page says so.
-        output_path: Folder of the pages.
+        output_path: Folder of the pages; pages of an earlier sheet that are not drawn again are removed.
         caveat: Printed on every page (sample data, random weights).
 
     Returns:
@@ -215,6 +215,12 @@ def write_contact_sheet(table: pd.DataFrame, output_path: Path, caveat: str = ""
         of = f" (page {number + 1} of {len(paths)})" if len(paths) > 1 else ""
         with atomic_path(path) as temporary:
             _draw_page(part, title + of, caveat).save(temporary, format="PNG")
+    for stale in {
+        *Path(output_path).glob("contact_sheet_[0-9][0-9].png"),
+        *contact_sheet_paths(output_path, 1),
+    }:
+        if stale not in paths:
+            stale.unlink(missing_ok=True)
     return paths
 
 
