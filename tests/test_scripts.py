@@ -107,7 +107,9 @@ def test_tables_have_their_columns_and_rows(
     if "image_id" in declared.key:
         assert frame["image_id"].is_monotonic_increasing or table == "exposures"
         readable = frame.loc[frame["image_id"] != BROKEN, "image_id"]
-        assert len(readable) == len(frame) - (table == "splits")  # splits are made before any picture is opened
+        assert len(readable) == len(frame) - (
+            table == "splits"
+        )  # splits are made before any picture is opened
         assert readable.str.fullmatch(r"(animal|food)/\w+/\d{12}\.jpg").all()
 
 
