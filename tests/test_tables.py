@@ -63,6 +63,9 @@ def test_rows_kept_from_an_earlier_run_keep_what_was_said_of_them(tmp_path):
     assert old["caveat"].tolist() == ["", "random weights: x"]
     write_table(pd.concat([kept_rows(old, old["epoch"] > 0), rows(3)]), path, "training", caveat="sample")
     assert read_table(path, "training")["caveat"].tolist() == ["", "random weights: x", "sample"]
+    none_kept = pd.concat([kept_rows(old, old["epoch"] > 9), rows(1, caveat=np.nan)])
+    write_table(none_kept, path, "training", caveat="sample")
+    assert read_table(path, "training")["caveat"].tolist() == ["sample"]
     write_table(kept_rows(old, old["epoch"] == 1), path, "training")
     assert "caveat" not in read_table(path, "training")
 

@@ -856,7 +856,10 @@ def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "")
     frame = frame[names + [name for name in frame.columns if name not in names]]
     if IMAGE_ID.name in frame.columns:
         frame = frame.sort_values("image_id", kind="stable")
-    caveats = frame[CAVEAT_COLUMN].fillna(caveat) if CAVEAT_COLUMN in frame.columns else caveat
+    caveats: pd.Series | str = caveat
+    if CAVEAT_COLUMN in frame.columns:
+        own = frame[CAVEAT_COLUMN].astype(object)
+        caveats = own.where(own.notna(), caveat)
     frame = frame.drop(columns=CAVEAT_COLUMN, errors="ignore").assign(**{CAVEAT_COLUMN: caveats})
     if frame[CAVEAT_COLUMN].eq("").all():
         frame = frame.drop(columns=CAVEAT_COLUMN)
