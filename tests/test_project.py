@@ -1,0 +1,105 @@
+"""The project as a whole: imports do no work, one thing stands in one place, the commands of the README exist."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT_ROOT
+
+SCRIPTS = sorted(path.name for path in PROJECT_ROOT.glob("*.py"))
+MODULES = sorted(path for folder in ("models", "utils") for path in (PROJECT_ROOT / folder).glob("*.py"))
+DESIGNED = {
+    "autoencoder_finetune.py",
+    "autoencoder_test.py",
+    "autoencoder_evaluation.py",
+    "latent_analysis.py",
+    "category_plot.py",
+    "mlp_predict.py",
+    "model_interpretation_IG.py",
+    "feature_analysis.py",
+    "run_pipeline.py",
+}
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_every_designed_script_is_there():
+    assert set(SCRIPTS) == DESIGNED
+
+
+def test_importing_everything_is_silent_and_writes_nothing(tmp_path):
+    names = [path.stem for path in map(PROJECT_ROOT.joinpath, SCRIPTS)]
+    names += [f"{path.parent.name}.{path.stem}" for path in MODULES if path.stem != "__init__"]
+    code = f"import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r})\n" + "\n".join(
+        f"import {name}" for name in names
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_imports_nothing_heavy(script):
+    code = (
+        f"import sys, runpy; sys.argv = [{script!r}, '--help']; sys.path.insert(0, {str(PROJECT_ROOT)!r})\n"
+        f"try:\n    runpy.run_path({str(PROJECT_ROOT / script)!r}, run_name='__main__')\n"
+        "except SystemExit as stopped:\n    assert stopped.code == 0\n"
+        "heavy = ('torch', 'numpy', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'cv2', 'captum')\n"
+        "print('HEAVY', [name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("HEAVY []"), done.stdout[-300:]
+    assert "usage:" in done.stdout
+
+
+def test_no_script_imports_another():
+    stems = {script.removesuffix(".py") for script in SCRIPTS}
+    for script in SCRIPTS:
+        for node in ast.walk(tree(PROJECT_ROOT / script)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not stems & set(names), script
+
+
+def test_weights_are_loaded_in_one_place():
+    for path in [*MODULES, *map(PROJECT_ROOT.joinpath, SCRIPTS)]:
+        if path.name != "checkpoints.py":
+            assert "torch.load(" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_user_errors_are_raised_and_not_asserted():
+    for path in [*MODULES, *map(PROJECT_ROOT.joinpath, SCRIPTS)]:
+        assert not [node for node in ast.walk(tree(path)) if isinstance(node, ast.Assert)], path.name
+
+
+def readme_commands() -> list[str]:
+    text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:bash|sh|)\n(.*?)```", text, flags=re.S)
+    lines = [
+        line.split("#")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [line for line in lines if line.startswith("python ") and ".py" in line]
+
+
+def test_the_readme_prints_commands_that_parse():
+    commands = readme_commands()
+    assert {match for command in commands for match in re.findall(r"\w+\.py", command)} >= DESIGNED
+    code = (
+        "import importlib, shlex, sys\n"
+        f"sys.path.insert(0, {str(PROJECT_ROOT)!r})\n"
+        f"for command in {commands!r}:\n"
+        "    words = shlex.split(command)[1:]\n"
+        "    if words[0].startswith('-'): continue\n"
+        "    importlib.import_module(words[0].removesuffix('.py')).get_parser().parse_args(words[1:])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
