@@ -15,13 +15,16 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import LOSSES, UserError, build_parser, log, non_negative_int, positive_int, run_script
+from utils.core.cli import build_parser, non_negative_int, positive_int, run_script
+from utils.core.errors import UserError
+from utils.core.log import log
+from utils.core.names import LOSSES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from utils.loss_tables import LossTable
-    from utils.runs import Run
+    from utils.core.run import Run
+    from utils.reconstruction.loss_tables import LossTable
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -52,8 +55,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Evaluate the losses, write the tables, draw the figures."""
-    from utils.loss_tables import read_foreign, read_study
-    from utils.runs import Run, is_main_rank
+    from utils.core.processes import is_main_rank
+    from utils.core.run import Run
+    from utils.reconstruction.foreign_table import read_foreign
+    from utils.reconstruction.loss_tables import read_study
 
     if not is_main_rank():
         return
@@ -79,7 +84,7 @@ def protect_study(args: argparse.Namespace) -> None:
     Raises:
         UserError: The output folder holds this study's losses and --overwrite was not given.
     """
-    from utils.tables import models_with
+    from utils.core.tables import models_with
 
     if not args.overwrite and models_with(args.output_path, "test_loss"):
         raise UserError(
@@ -95,7 +100,7 @@ def check_enough(losses: LossTable, place: Path) -> None:
     Raises:
         UserError: Fewer images than a rank correlation needs to mean anything.
     """
-    from utils.metrics import MIN_IMAGES
+    from utils.statistics.correlation_tables import MIN_IMAGES
 
     count = len(losses.frame)
     if count < MIN_IMAGES:
@@ -113,7 +118,7 @@ def check_enough(losses: LossTable, place: Path) -> None:
 
 def correlate(losses: LossTable, args: argparse.Namespace) -> pd.DataFrame:
     """Return `loss_correlations.csv`."""
-    from utils.metrics import correlation_rows
+    from utils.statistics.correlation_tables import correlation_rows
 
     table = correlation_rows(
         losses.frame, list(losses.measures), resamples=args.resamples, seed=args.seed, splits=args.splits
@@ -125,8 +130,8 @@ def correlate_by_category(losses: LossTable, args: argparse.Namespace) -> pd.Dat
     """Return `loss_correlations_by_category.csv`; without rows where no category is known."""
     import pandas as pd
 
-    from utils.metrics import correlations_by_category
-    from utils.tables import TABLES
+    from utils.core.contract import TABLES
+    from utils.statistics.correlation_tables import correlations_by_category
 
     if (losses.frame["category"] == "").all():
         return pd.DataFrame(
@@ -152,7 +157,7 @@ def named(table: pd.DataFrame, losses: LossTable) -> pd.DataFrame:
 
 def compare(losses: LossTable, args: argparse.Namespace) -> pd.DataFrame:
     """Return `loss_comparisons.csv`: losses of one model, and models by one loss."""
-    from utils.metrics import paired_difference
+    from utils.statistics.correlation_tables import paired_difference
 
     pairs, kinds = [], []
     for first, second in itertools.combinations(losses.measures, 2):
@@ -171,7 +176,7 @@ def compare(losses: LossTable, args: argparse.Namespace) -> pd.DataFrame:
 
 def draw(run: Run, losses: LossTable, correlations: pd.DataFrame, args: argparse.Namespace) -> None:
     """Draw all figures; the reliability panel only where there are counts."""
-    from utils.evaluation_figures import draw_forest, draw_reliability, draw_scatter
+    from utils.reconstruction.figures import draw_forest, draw_reliability, draw_scatter
 
     run.save_figure(draw_forest(correlations), "loss_forest")
     for model in losses.models:

@@ -9,16 +9,9 @@ A run that was killed goes on where it stood. Fine-tuning is sequential: under t
 
 import argparse
 
-from utils.cli import (
-    ARCHITECTURES,
-    BASE_CHECKPOINT,
-    LOSSES,
-    build_parser,
-    log,
-    positive_float,
-    positive_int,
-    run_script,
-)
+from utils.core.cli import build_parser, positive_float, positive_int, run_script
+from utils.core.log import log
+from utils.core.names import ARCHITECTURES, BASE_CHECKPOINT, LOSSES
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -128,12 +121,13 @@ def _add_start_and_speed(group: argparse._ArgumentGroup) -> None:
 def main(args: argparse.Namespace) -> None:
     """Fine-tune a model for every combination of settings."""
     from models.autoencoder import check_image_size
-    from utils.compute import full_float32, keep_freed_memory
-    from utils.finetune_stage import chosen_images, combinations, find_start, train_one
-    from utils.finetuning import model_name
-    from utils.losses import check_losses
-    from utils.memcat import load_dataset
-    from utils.runs import Run, is_main_rank, world_size
+    from utils.core.device import full_float32, keep_freed_memory
+    from utils.core.processes import is_main_rank, world_size
+    from utils.core.run import Run
+    from utils.data.dataset import load_dataset
+    from utils.reconstruction.finetune_stage import chosen_images, combinations, find_start, train_one
+    from utils.reconstruction.finetuning import model_name
+    from utils.reconstruction.losses import check_losses
 
     check_image_size(args.image_size)
     check_losses(args.loss, args.image_size)
@@ -141,7 +135,7 @@ def main(args: argparse.Namespace) -> None:
     full_float32()
     with Run("autoencoder_finetune", args) as run:
         dataset = load_dataset(args)
-        run.note_dataset(dataset)
+        dataset.note_on(run)
         images = chosen_images(args, dataset)
         if world_size() > 1:
             log.warning("Fine-tuning is sequential: of %d processes, rank 0 does it alone.", world_size())

@@ -9,7 +9,9 @@ images by --figure-loss). Resumes after a kill; several processes share the work
 import argparse
 from typing import TYPE_CHECKING
 
-from utils.cli import LOSSES, build_parser, log, run_script
+from utils.core.cli import build_parser, run_script
+from utils.core.log import log
+from utils.core.names import LOSSES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,9 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from models.autoencoder import Autoencoder
-    from utils.memcat import Dataset
-    from utils.runs import Run
-    from utils.shards import ShardedResult, Work
+    from utils.core.run import Run
+    from utils.core.shards import ShardedResult, Work
+    from utils.data.dataset import Dataset
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -58,8 +60,8 @@ def make_work(args: argparse.Namespace, run: "Run", model: "Autoencoder") -> "Wo
     import numpy as np
     import torch
 
-    from utils.losses import ReconstructionLosses
-    from utils.shards import Batch
+    from utils.core.shards import Batch
+    from utils.reconstruction.losses import ReconstructionLosses
 
     @cache
     def losses() -> ReconstructionLosses:  # at the first batch: a finished job needs no trunks
@@ -84,7 +86,7 @@ def check_finite(ids: list[str], columns: dict[str, list[float]]) -> None:
     """
     import math
 
-    from utils.cli import UserError
+    from utils.core.errors import UserError
 
     for name, values in columns.items():
         for image_id, value in zip(ids, values, strict=True):
@@ -102,7 +104,7 @@ def reconstruct(
     """Return original and reconstruction, (3, S, S) each, of a few images by image_id."""
     import torch
 
-    from utils.memcat import load_pixels
+    from utils.data.images import load_pixels
 
     pairs = {}
     with torch.inference_mode():
@@ -122,8 +124,8 @@ def write_results(
     result: "ShardedResult",
 ) -> None:
     """Write the table and the figure of one model."""
-    from utils.reconstructions import draw_examples, pick_examples
-    from utils.tables import output_file
+    from utils.core.tables import output_file
+    from utils.reconstruction.examples import draw_examples, pick_examples
 
     about = dataset.table[["image_id", "path", "category", "subcategory", "memorability"]]
     table_path = output_file(args.output_path, "test_loss", label)
@@ -155,9 +157,9 @@ def losses_of_model(
     import torch
 
     from models.checkpoints import load_autoencoder
-    from utils.memcat import load_pixels
-    from utils.runs import is_main_rank
-    from utils.shards import run_sharded
+    from utils.core.processes import is_main_rank
+    from utils.core.shards import run_sharded
+    from utils.data.images import load_pixels
 
     model, meta = load_autoencoder(path, run.device, args.image_size)
     model = model.to(memory_format=torch.channels_last)
@@ -195,10 +197,11 @@ def main(args: argparse.Namespace) -> None:
     """Compute the losses of every chosen checkpoint."""
     from models.autoencoder import check_image_size
     from models.checkpoints import find_models
-    from utils.compute import full_float32, keep_freed_memory
-    from utils.losses import check_losses, uses_pretrained
-    from utils.memcat import load_dataset
-    from utils.runs import Run, is_main_rank
+    from utils.core.device import full_float32, keep_freed_memory
+    from utils.core.processes import is_main_rank
+    from utils.core.run import Run
+    from utils.data.dataset import load_dataset
+    from utils.reconstruction.losses import check_losses, uses_pretrained
 
     check_image_size(args.image_size)
     args.losses = list(check_losses(args.losses, args.image_size))
@@ -209,7 +212,7 @@ def main(args: argparse.Namespace) -> None:
     with Run("autoencoder_test", args) as run:
         models = find_models(args)
         dataset = load_dataset(args)
-        run.note_dataset(dataset)
+        dataset.note_on(run)
         if args.weights == "random" and uses_pretrained(args.losses):
             run.note_random(f"LPIPS and style ({', '.join(uses_pretrained(args.losses))})")
         skipped = list(dataset.skipped)
@@ -224,7 +227,7 @@ def main(args: argparse.Namespace) -> None:
 
 def check_figure_loss(args: argparse.Namespace) -> None:
     """Refuse a figure by a loss that is not computed."""
-    from utils.cli import UserError
+    from utils.core.errors import UserError
 
     if args.figure_loss not in args.losses:
         raise UserError(

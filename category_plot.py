@@ -9,7 +9,9 @@ images, no network and no display.
 import argparse
 from typing import TYPE_CHECKING
 
-from utils.cli import LOSSES, build_parser, log, non_negative_int, positive_int, run_script
+from utils.core.cli import build_parser, non_negative_int, positive_int, run_script
+from utils.core.log import log
+from utils.core.names import LOSSES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from utils.category_tables import Study
-    from utils.runs import Run
+    from utils.categories.tables import Study
+    from utils.core.run import Run
 
 MEASURES = (
     "memorability",
@@ -72,8 +74,8 @@ class Plotter:
 
     def images(self) -> None:
         """Draw what belongs to the images themselves: memorability, splits, subcategories."""
-        from utils.category_figures import draw_distributions, draw_splits, draw_subcategories
-        from utils.category_tables import distribution_table, split_table, subcategory_table
+        from utils.categories.figures import draw_distributions, draw_splits, draw_subcategories
+        from utils.categories.tables import distribution_table, split_table, subcategory_table
 
         images = self.study.images
         if self.wants("memorability"):
@@ -94,8 +96,8 @@ class Plotter:
 
     def models(self) -> None:
         """Draw the measures of every model."""
-        from utils.category_figures import draw_distributions
-        from utils.category_tables import distribution_table
+        from utils.categories.figures import draw_distributions
+        from utils.categories.tables import distribution_table
 
         kinds = (
             (self.study.losses, "category_losses", "Reconstruction error by category"),
@@ -110,8 +112,8 @@ class Plotter:
 
     def correlations(self, model: str) -> None:
         """Draw rho by category and the scatters behind it, of all measures of a model."""
-        from utils.category_figures import draw_rho, draw_scatters
-        from utils.category_tables import rho_table
+        from utils.categories.figures import draw_rho, draw_scatters
+        from utils.categories.tables import rho_table
 
         frames = [frames[model] for frames in (self.study.losses, self.study.distances) if model in frames]
         frame = frames[0]
@@ -132,9 +134,10 @@ class Plotter:
 
 def main(args: argparse.Namespace) -> None:
     """Read the tables, draw all figures, show them if asked."""
-    from utils.category_tables import read_study
-    from utils.figures import show_or_say
-    from utils.runs import Run, is_main_rank
+    from utils.categories.tables import read_study
+    from utils.core.figures import show_or_say
+    from utils.core.processes import is_main_rank
+    from utils.core.run import Run
 
     if not is_main_rank():
         return

@@ -11,13 +11,15 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING
 
-from utils.cli import UserError, build_parser, log, positive_int, run_script
+from utils.core.cli import build_parser, positive_int, run_script
+from utils.core.errors import UserError
+from utils.core.log import log
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from utils.memcat import Dataset
-    from utils.runs import Run
+    from utils.core.run import Run
+    from utils.data.dataset import Dataset
 
 SCRIPT = "feature_analysis"
 GROUPS = ("colour", "texture", "structure", "scene")
@@ -48,8 +50,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Calculate, evaluate, or both."""
-    from utils.runs import Run, is_main_rank
-    from utils.scene_features import check_min_score
+    from utils.core.processes import is_main_rank
+    from utils.core.run import Run
+    from utils.scenes.cache import check_min_score
 
     check_min_score(args.min_score)
     if args.folds < 2:
@@ -67,11 +70,11 @@ def main(args: argparse.Namespace) -> None:
 
 def calculate(run: "Run", args: argparse.Namespace) -> None:
     """Compute the chosen groups and write image_features.csv."""
-    from utils.memcat import load_dataset
-    from utils.runs import is_main_rank
+    from utils.core.processes import is_main_rank
+    from utils.data.dataset import load_dataset
 
     dataset = load_dataset(args)
-    run.note_dataset(dataset)
+    dataset.note_on(run)
     images = dataset.table[["image_id", "path"]]
     parts, skipped = [], list(dataset.skipped)
     chosen = args.features or GROUPS
@@ -94,7 +97,9 @@ def scene_frame(
     """Find objects and segments, or read them from the cache; return their features and the images left out."""
     import pandas as pd
 
-    from utils.scene_features import SceneSettings, cache_path, ensure_scene_cache
+    from utils.features.scene import scene_features
+    from utils.scenes.cache import cache_path
+    from utils.scenes.networks import SceneSettings, ensure_scene_cache
 
     if args.weights == "random":
         run.note_random("detector and segmenter")
@@ -114,7 +119,9 @@ def scene_frame(
         return None, skipped
     run.add_output(cache_path(args.output_path, args.detector, args.segmenter))
     names = [image_id for image_id in images["image_id"] if image_id in cache]
-    frame = pd.DataFrame([{"image_id": name, **cache.features(name, args.min_score)} for name in names])
+    frame = pd.DataFrame(
+        [{"image_id": name, **scene_features(cache, name, args.min_score)} for name in names]
+    )
     with_objects = int((frame["object_count"] > 0).sum())
     log.info(
         "Objects with a score of at least %g in %d of %d images.", args.min_score, with_objects, len(frame)
@@ -128,10 +135,11 @@ def file_frame(
     args: argparse.Namespace, images: "pd.DataFrame", groups: list[str]
 ) -> tuple["pd.DataFrame | None", list[tuple[str, str]]]:
     """Compute the groups that need pixels only, in worker processes; return them and the images left out."""
-    from utils import image_features
-    from utils.runs import atomic_path, is_main_rank
-    from utils.shards import run_sharded
-    from utils.tables import read_csv
+    from utils.core.files import atomic_path
+    from utils.core.processes import is_main_rank
+    from utils.core.shards import run_sharded
+    from utils.core.tables import read_csv
+    from utils.features import image as image_features
 
     result = run_sharded(
         f"features_{'_'.join(groups)}",
@@ -185,9 +193,9 @@ def write_features(
 
 def evaluate(run: "Run", args: argparse.Namespace) -> None:
     """Correlate the features, predict memorability from them, draw both."""
-    from utils.feature_evaluation import asked_scores, attribution_tables, correlate, error_tables
-    from utils.feature_figures import draw_clusters, draw_correlations, draw_model
-    from utils.feature_model import ModelSettings, feature_model
+    from utils.features.evaluation import asked_scores, attribution_tables, correlate, error_tables
+    from utils.features.figures import draw_clusters, draw_correlations, draw_model
+    from utils.features.model import ModelSettings, feature_model
 
     frame = run.read_table("image_features").drop(columns="caveat", errors="ignore")
     frame = asked_scores(run, args, frame)

@@ -13,15 +13,16 @@ distinctiveness_<model>@cosine-k5.csv, and never replace the default ones. torch
 import argparse
 from typing import TYPE_CHECKING
 
-from utils.cli import build_parser, log, positive_int, run_script
+from utils.core.cli import build_parser, positive_int, run_script
+from utils.core.log import log
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from utils.latents import Latents
-    from utils.memcat import Dataset
-    from utils.runs import Run
+    from utils.core.run import Run
+    from utils.data.dataset import Dataset
+    from utils.latents.codes import Latents
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -83,10 +84,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Calculate latent codes, analyse their distinctiveness, or both."""
     from models.autoencoder import check_image_size
-    from utils.compute import full_float32, keep_freed_memory
-    from utils.latent_stage import calculate_latents, choose_models
-    from utils.memcat import load_dataset
-    from utils.runs import Run, barrier, is_main_rank
+    from utils.core.device import full_float32, keep_freed_memory
+    from utils.core.processes import barrier, is_main_rank
+    from utils.core.run import Run
+    from utils.data.dataset import load_dataset
+    from utils.latents.stage import calculate_latents, choose_models
 
     if not args.calculate_latents and not args.distinctiveness_analysis:
         args.calculate_latents = args.distinctiveness_analysis = True
@@ -95,7 +97,7 @@ def main(args: argparse.Namespace) -> None:
     with Run("latent_analysis", args) as run:
         models = choose_models(args)
         dataset = load_dataset(args)
-        run.note_dataset(dataset)
+        dataset.note_on(run)
         run.count(images=len(dataset.table), models=len(models))
         if args.calculate_latents:
             keep_freed_memory()
@@ -116,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
 
 def analyse(args: argparse.Namespace, run: "Run", dataset: "Dataset", models: list) -> None:
     """Analyse the distinctiveness of every model's codes, draw, and merge the correlations."""
-    from utils.latent_stage import analyse_distinctiveness, write_correlations
+    from utils.latents.stage import analyse_distinctiveness, write_correlations
 
     analysed = []
     for stem, path in models:
@@ -150,9 +152,9 @@ def draw(
     losses: "pd.DataFrame | None",
 ) -> None:
     """Write the figures of one model, and the coordinates behind the map."""
-    from utils.cli import LOSSES
-    from utils.latent_figures import draw_extremes, draw_latent_space, draw_scatter, pick_extremes
-    from utils.latent_space import latent_space_table, principal_components, umap_coordinates
+    from utils.core.names import LOSSES
+    from utils.latents.figures import draw_extremes, draw_latent_space, draw_scatter, pick_extremes
+    from utils.latents.space import latent_space_table, principal_components, umap_coordinates
 
     name = rows["model"].iloc[0]
     codes = latents.path.stem.removeprefix("latents_")
@@ -174,9 +176,9 @@ def draw(
 
 def read_pictures(dataset: "Dataset", wanted: set[str]) -> dict[str, "np.ndarray | str"]:
     """Read a few images as the network sees them, small; say why where that fails."""
-    from utils.latent_figures import PICTURE_PX
-    from utils.memcat import load_pixels
-    from utils.shards import ImageError
+    from utils.core.errors import ImageError
+    from utils.data.images import load_pixels
+    from utils.latents.figures import PICTURE_PX
 
     pictures = {}
     chosen = dataset.table[dataset.table["image_id"].isin(wanted)]

@@ -12,21 +12,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import (
-    LOSSES,
-    UserError,
-    build_parser,
-    log,
-    non_negative_int,
-    positive_float,
-    positive_int,
-    run_script,
-)
+from utils.core.cli import build_parser, non_negative_int, positive_float, positive_int, run_script
+from utils.core.errors import UserError
+from utils.core.log import log
+from utils.core.names import LOSSES
 
 if TYPE_CHECKING:
-    from utils.mlp_data import PredictionData
-    from utils.prediction import Predictor
-    from utils.runs import Run
+    from utils.core.run import Run
+    from utils.prediction.data import PredictionData
+    from utils.prediction.scoring import Predictor
 
 
 def dropout_share(text: str) -> float:
@@ -103,7 +97,13 @@ def _training_flags(parser: argparse.ArgumentParser) -> None:
 def train(run: "Run", args: argparse.Namespace, data: "PredictionData") -> None:
     """Train the head (after a search, if asked for) and save it with all that scoring needs."""
     from models.checkpoints import mlp_file, save_mlp
-    from utils.mlp_stage import fit_head, head_meta, history_table, replace_model_rows, settings_of
+    from utils.prediction.stage import (
+        fit_head,
+        head_meta,
+        history_table,
+        replace_model_rows,
+        settings_of,
+    )
 
     result, tried = fit_head(data, data.split, settings_of(args), args.search, run.device)
     replace_model_rows(run, "mlp_search", tried, data.stem)
@@ -119,7 +119,7 @@ def train(run: "Run", args: argparse.Namespace, data: "PredictionData") -> None:
 
 def evaluate(run: "Run", args: argparse.Namespace, data: "PredictionData") -> None:
     """Evaluate the saved head and the baselines on the test split; write tables and figures."""
-    from utils import mlp_stage
+    from utils.prediction import stage as mlp_stage
 
     head, meta = mlp_stage.load_head(args, data)
     run.note_caveats(meta.get("caveats", []))
@@ -136,9 +136,15 @@ def evaluate(run: "Run", args: argparse.Namespace, data: "PredictionData") -> No
 
 def predict(run: "Run", args: argparse.Namespace) -> None:
     """Score pictures with what is in the output folder."""
-    from utils.prediction import describe_extremes, gather_paths, load_predictor, rank_scores, score_files
-    from utils.runs import is_main_rank
-    from utils.tables import output_file
+    from utils.core.processes import is_main_rank
+    from utils.core.tables import output_file
+    from utils.prediction.scoring import (
+        describe_extremes,
+        gather_paths,
+        load_predictor,
+        rank_scores,
+        score_files,
+    )
 
     name = args.model_names[0] if args.model_names else None
     files, skipped = gather_paths(args.predict)
@@ -177,12 +183,12 @@ def predict(run: "Run", args: argparse.Namespace) -> None:
 def illustrate(run: "Run", args: argparse.Namespace, predictor: "Predictor", paths: list[str]) -> None:
     """Draw the contact sheet and the attribution overlays, where asked for."""
     if args.contact_sheet:
-        from utils.mlp_figures import write_contact_sheet
+        from utils.prediction.contact_sheet import write_contact_sheet
 
         for page in write_contact_sheet(run.read_table("predictions"), args.output_path, run.caveat):
             log.info("Wrote %s", run.add_output(page))
     if args.explain:
-        from utils.prediction import explain_files
+        from utils.attribution.explain import explain_files
 
         for picture in explain_files(predictor, paths, args.output_path / "explanations", run.caveat):
             run.add_output(picture)
@@ -213,7 +219,8 @@ def main(args: argparse.Namespace) -> None:
     check_flags(args)
     if not (args.train or args.evaluate or args.predict):
         args.train = args.evaluate = True
-    from utils.runs import Run, alone, barrier, is_main_rank
+    from utils.core.processes import alone, barrier, is_main_rank
+    from utils.core.run import Run
 
     with Run("mlp_predict", args) as run:
         if args.train or args.evaluate:
@@ -228,7 +235,7 @@ def main(args: argparse.Namespace) -> None:
 def learn(run: "Run", args: argparse.Namespace) -> None:
     """Train and evaluate the head of each named model (of the only one, without a name)."""
     from models.checkpoints import find_models
-    from utils.mlp_data import load_prediction_data
+    from utils.prediction.data import load_prediction_data
 
     checkpoints: list[Path] = find_models(args, several=False)
     for checkpoint in checkpoints:

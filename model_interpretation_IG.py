@@ -10,23 +10,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import (
-    IG_BASELINES,
-    IG_METHODS,
-    UserError,
-    build_parser,
-    non_negative_int,
-    positive_float,
-    positive_int,
-    run_script,
-)
+from utils.core.cli import build_parser, non_negative_int, positive_float, positive_int, run_script
+from utils.core.errors import UserError
+from utils.core.names import IG_BASELINES, IG_METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from utils.attribution import Settings
-    from utils.runs import Run
+    from utils.attribution.gradients import Settings
+    from utils.core.run import Run
 
 SCRIPT = "model_interpretation_IG"
 
@@ -113,7 +106,8 @@ def _add_integration_flags(how: argparse._ArgumentGroup) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Attribute, describe, draw and check; or show what an earlier run drew."""
-    from utils.runs import Run, is_main_rank
+    from utils.core.processes import is_main_rank
+    from utils.core.run import Run
 
     if args.save or args.check or args.detect or not args.display:
         with Run(SCRIPT, args) as run:
@@ -124,9 +118,9 @@ def main(args: argparse.Namespace) -> None:
 
 def save(run: "Run", args: argparse.Namespace) -> None:
     """Compute and write everything."""
-    from utils.attribution_stage import attribute, check, draw, find_regions, merge, report
-    from utils.compute import full_float32, keep_freed_memory
-    from utils.runs import is_main_rank
+    from utils.attribution.stage import attribute, check, draw, find_regions, merge, report
+    from utils.core.device import full_float32, keep_freed_memory
+    from utils.core.processes import is_main_rank
 
     keep_freed_memory()
     full_float32()  # or the convergence delta measures cuDNN's rounding
@@ -147,7 +141,7 @@ def save(run: "Run", args: argparse.Namespace) -> None:
 
 def ig_settings(args: argparse.Namespace) -> "Settings":
     """Collect the flags that decide how attributions are computed."""
-    from utils.attribution import Settings
+    from utils.attribution.gradients import Settings
 
     names = (
         "steps",
@@ -166,7 +160,7 @@ def load_network(run: "Run", args: argparse.Namespace) -> tuple["nn.Module", str
     """Load encoder and head as one network on the CPU; return it, the checkpoint's stem and what identifies both."""
     from models.autoencoder import check_image_size
     from models.checkpoints import checkpoint_sha256, find_models, load_autoencoder, load_mlp, mlp_file
-    from utils.attribution import ScoreNetwork
+    from models.score_network import ScoreNetwork
 
     check_image_size(args.image_size)
     path, *others = find_models(args, several=False)
@@ -192,12 +186,13 @@ def load_network(run: "Run", args: argparse.Namespace) -> tuple["nn.Module", str
 
 def select_images(run: "Run", args: argparse.Namespace) -> tuple["pd.DataFrame", list[tuple[str, str]]]:
     """Return the images to attribute (``image_id, path``, scores and split), and what is wrong with the data set."""
-    from utils.image_lists import named_images
-    from utils.memcat import limit_rows, load_dataset, load_splits
+    from utils.data.dataset import limit_rows, load_dataset
+    from utils.data.image_lists import named_images
+    from utils.data.splits import load_splits
 
     # --limit counts among the chosen images, not among all, of which the test split is less than a third.
     dataset = load_dataset(argparse.Namespace(**{**vars(args), "limit": None}))
-    run.note_dataset(dataset)
+    dataset.note_on(run)
     table = load_splits(dataset, args.output_path, args.seed)
     table = table.merge(dataset.table[["image_id", "path"]], on="image_id", validate="one_to_one")
     if args.image_ids:
@@ -213,9 +208,9 @@ def select_images(run: "Run", args: argparse.Namespace) -> tuple["pd.DataFrame",
 
 def display(args: argparse.Namespace) -> None:
     """Show the pictures over the whole set that stand in the output folder."""
-    from utils.attribution_figures import gallery_paths
-    from utils.figures import show_or_say
-    from utils.tables import models_with
+    from utils.attribution.figures import gallery_paths
+    from utils.core.figures import show_or_say
+    from utils.core.tables import models_with
 
     models = [Path(name).stem for name in args.model_names or []] or models_with(args.output_path, "ig")
     paths = [

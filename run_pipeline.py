@@ -15,20 +15,11 @@ import sys
 import time
 from pathlib import Path
 
-from utils.cli import (
-    ARCHITECTURES,
-    DETECTORS,
-    EXIT_INTERRUPTED,
-    EXIT_USER_ERROR,
-    LOSSES,
-    SEGMENTERS,
-    UserError,
-    build_parser,
-    log,
-    positive_int,
-    run_script,
-)
-from utils.pipeline import (
+from utils.core.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, build_parser, positive_int, run_script
+from utils.core.errors import UserError
+from utils.core.log import log
+from utils.core.names import ARCHITECTURES, DETECTORS, LOSSES, SEGMENTERS
+from utils.report.pipeline import (
     GROUPS,
     Stage,
     code_fingerprint,
@@ -157,8 +148,8 @@ def _demo_text() -> str:
 
 def main(args: argparse.Namespace) -> None:
     """Run the chosen stages, skip those that stand, then write the report."""
-    from utils.report import write_report
-    from utils.runs import check_writable
+    from utils.core.files import check_writable
+    from utils.report.report import write_report
 
     check_writable(args.output_path)
     extras = parse_extras(args.extra, [stage.name for stage in STAGES])

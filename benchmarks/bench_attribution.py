@@ -1,7 +1,7 @@
 """Time Integrated Gradients against the encoder's floating-point bound, and measure its memory.
 
 Three times, in alternating rounds of one process, the best of each, with random weights (times do not depend
-on them): ours (utils.attribution: captum on the prepared network), the same passes without captum (a plain
+on them): ours (utils.attribution.gradients: captum on the prepared network), the same passes without captum (a plain
 loop over torch.autograd.grad on the same prepared network), and captum on the network as it is loaded. Two
 bounds for one image-step (forward, and backward with respect to the input): its floating-point operations
 over the highest rate that any of the encoder's convolutions reaches by itself, and the time of all its
@@ -51,7 +51,7 @@ def get_parser() -> argparse.ArgumentParser:
 def make_network(args: argparse.Namespace):
     from models.autoencoder import build_autoencoder
     from models.mlp import build_mlp
-    from utils.attribution import ScoreNetwork
+    from models.score_network import ScoreNetwork
 
     head = build_mlp(512 * (args.image_size // 32) ** 2, seed=0)
     return ScoreNetwork(build_autoencoder(args.arch, seed=0).encoder, head).eval().to(args.device)
@@ -125,7 +125,7 @@ def recipes(network, prepared, args: argparse.Namespace) -> dict:
     import torch
     from captum.attr import IntegratedGradients
 
-    from utils.attribution import Settings, integrated_gradients, internal_batch_size
+    from utils.attribution.gradients import Settings, integrated_gradients, internal_batch_size
 
     settings = Settings(steps=args.steps, internal_batch_size=args.internal_batch_size, max_doublings=0)
     images = torch.rand(args.images, 3, args.image_size, args.image_size, device=args.device)
@@ -170,8 +170,9 @@ def main(args: argparse.Namespace) -> None:
     import torch
 
     from benchmarks.common import describe_hardware, peak_memory_mb, synchronise, write_results
-    from utils.attribution import Settings, internal_batch_size, prepare_network
-    from utils.compute import full_float32, keep_freed_memory
+    from models.score_network import prepare_network
+    from utils.attribution.gradients import Settings, internal_batch_size
+    from utils.core.device import full_float32, keep_freed_memory
 
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -82,7 +82,7 @@ def compare(args: argparse.Namespace, folder: Path) -> dict:
     import faiss
     import numpy as np
 
-    from utils.neighbours import SearchSettings, exact_squares, nearest_neighbours
+    from utils.latents.neighbours import SearchSettings, exact_squares, nearest_neighbours
 
     matrix = make_matrix(folder / "codes.npy", args.rows, args.columns)
     settings = SearchSettings(device=args.device)
@@ -135,7 +135,7 @@ def watched_search(path: Path, device: str, connection) -> None:
     """Search, and send the peak of the process's own memory, and what it was with the libraries loaded."""
     import numpy as np
 
-    from utils.neighbours import SearchSettings, nearest_neighbours
+    from utils.latents.neighbours import SearchSettings, nearest_neighbours
 
     matrix = np.load(path, mmap_mode="r")
     nearest_neighbours(matrix[:64], SearchSettings(device=device))
@@ -169,7 +169,7 @@ def memory(args: argparse.Namespace, folder: Path) -> dict:
 
 def scale(args: argparse.Namespace, folder: Path) -> dict:
     """Time one search over many rows, and extrapolate by the number of multiplications."""
-    from utils.neighbours import SearchSettings, nearest_neighbours
+    from utils.latents.neighbours import SearchSettings, nearest_neighbours
 
     matrix = make_matrix(folder / "codes.npy", args.rows, args.columns)
     start = time.perf_counter()

@@ -78,8 +78,10 @@ def alternate(jobs: dict, rounds: int) -> dict[str, float]:
 
 def time_one_core(paths: list[str], rounds: int) -> dict[str, float]:
     """Milliseconds per image in this process, one thread."""
-    from utils.image_features import GROUPS, file_features, image_features, read_pixels
-    from utils.shards import prepare_worker
+    from utils.core.feature_names import GROUPS
+    from utils.core.shards import prepare_worker
+    from utils.data.pixels import read_pixels
+    from utils.features.image import file_features, image_features
 
     prepare_worker()
     pixels = [read_pixels(path) for path in paths]
@@ -98,8 +100,8 @@ def _features_of(function, pixels, groups) -> None:
 
 def time_processes(paths: list[str], processes: list[int], rounds: int) -> dict[str, dict[str, float]]:
     """Images per second over pools that are already running, and the efficiency against one process."""
-    from utils.image_features import file_features
-    from utils.shards import prepare_worker
+    from utils.core.shards import prepare_worker
+    from utils.features.image import file_features
 
     context = multiprocessing.get_context("spawn")
     pools = {count: context.Pool(count, initializer=prepare_worker) for count in processes}
@@ -122,8 +124,9 @@ def time_stage(paths: list[str], processes: list[int], folder: Path) -> dict[str
     """The same through the stage's own job, starting of the processes and writing of the shards included."""
     import pandas as pd
 
-    from utils.image_features import GROUPS, file_features
-    from utils.shards import run_sharded
+    from utils.core.feature_names import GROUPS
+    from utils.core.shards import run_sharded
+    from utils.features.image import file_features
 
     repeated = paths * 15  # long enough for the start of the processes not to be all there is
     images = pd.DataFrame({"image_id": [f"{i:06d}" for i in range(len(repeated))], "path": repeated})
@@ -157,8 +160,8 @@ def time_networks(paths: list[str], args: argparse.Namespace, size: str) -> dict
     import torch
 
     from models.pretrained import load_detector, load_segmenter
-    from utils.cli import DETECTORS, SEGMENTERS
-    from utils.scene_features import detect, make_work, read_picture, segment
+    from utils.core.names import DETECTORS, SEGMENTERS
+    from utils.scenes.networks import detect, make_work, read_picture, segment
 
     device = torch.device(args.device)
     detector, _ = load_detector(DETECTORS[size], "random")

@@ -52,8 +52,8 @@ def main(args: argparse.Namespace) -> None:
 
     from benchmarks.common import describe_hardware, synchronise, write_results
     from models.autoencoder import build_autoencoder
-    from utils.compute import full_float32, keep_freed_memory
-    from utils.latent_stage import encode
+    from utils.core.device import full_float32, keep_freed_memory
+    from utils.latents.stage import encode
 
     keep_freed_memory()
     full_float32()

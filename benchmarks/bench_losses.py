@@ -71,8 +71,8 @@ def main(args: argparse.Namespace) -> None:
 
     from benchmarks.common import describe_hardware, timer, write_results
     from models.autoencoder import build_autoencoder
-    from utils.compute import keep_freed_memory
-    from utils.losses import LOSSES, ReconstructionLosses
+    from utils.core.device import keep_freed_memory
+    from utils.reconstruction.losses import LOSSES, ReconstructionLosses
 
     if args.threads:
         torch.set_num_threads(args.threads)

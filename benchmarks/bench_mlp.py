@@ -44,7 +44,7 @@ def write_codes(path: Path, args: argparse.Namespace):
     import numpy as np
     import torch
 
-    from utils.latents import row_checksums
+    from utils.latents.codes import row_checksums
 
     draw = torch.Generator().manual_seed(args.seed)
     factors = torch.randn(args.images, args.factors, generator=draw)
@@ -76,8 +76,8 @@ def set_up(folder: Path, args: argparse.Namespace):
 
     from models.autoencoder import build_autoencoder
     from models.checkpoints import checkpoint_sha256, save_autoencoder
-    from utils.latents import latent_file
-    from utils.tables import output_file, write_table
+    from utils.core.tables import output_file, write_table
+    from utils.latents.codes import latent_file
 
     (folder / "data").mkdir(parents=True, exist_ok=True)
     save_autoencoder(folder / f"{MODEL}.pth", build_autoencoder("vgg11", seed=0), image_size=224)
@@ -115,8 +115,8 @@ def run_stage(folder: Path, step: str, args: argparse.Namespace) -> dict[str, fl
 
 def quality(folder: Path, signal) -> dict[str, float]:
     """Test rho of every predictor, and of the planted signal itself."""
-    from utils.metrics import spearman
-    from utils.tables import read_table
+    from utils.core.tables import read_table
+    from utils.statistics.correlation_tables import spearman
 
     metrics = read_table(folder / "mlp_metrics.csv", "mlp_metrics")
     rho = metrics[metrics["metric"] == "spearman"].set_index("predictor")["value"].dropna()
@@ -127,7 +127,7 @@ def quality(folder: Path, signal) -> dict[str, float]:
 
 def main(args: argparse.Namespace) -> None:
     from benchmarks.common import record
-    from utils.tables import read_table
+    from utils.core.tables import read_table
 
     with tempfile.TemporaryDirectory() as name:
         folder = args.folder or Path(name)

@@ -57,8 +57,8 @@ def make_step(args, folder: Path):
     import torch
 
     from models.autoencoder import build_autoencoder
-    from utils.finetuning import FineTuner, Settings
-    from utils.losses import ReconstructionLosses
+    from utils.reconstruction.finetuning import FineTuner, Settings
+    from utils.reconstruction.losses import ReconstructionLosses
 
     settings = Settings(loss=args.loss, image_size=args.image_size)
     tuner = FineTuner(
@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
 
     from benchmarks.common import describe_hardware, timer, write_results
     from models.autoencoder import build_autoencoder
-    from utils.compute import full_float32, keep_freed_memory
+    from utils.core.device import full_float32, keep_freed_memory
 
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -42,7 +42,7 @@ def make_predictor(folder: Path, args: argparse.Namespace):
     from models.autoencoder import build_autoencoder
     from models.checkpoints import checkpoint_sha256, mlp_file, save_autoencoder, save_mlp
     from models.mlp import build_mlp
-    from utils.prediction import load_predictor
+    from utils.prediction.scoring import load_predictor
 
     save_autoencoder(folder / "bench.pth", build_autoencoder(args.arch, seed=0), image_size=args.image_size)
     head = build_mlp(512 * (args.image_size // 32) ** 2, seed=0)

@@ -94,7 +94,7 @@ def time_bootstrap(x, y, args: argparse.Namespace) -> dict[str, float]:
     """Time both bootstraps in alternating rounds, and compare them on the same draws."""
     import numpy as np
 
-    from utils.metrics import bootstrap_spearman
+    from utils.statistics.correlation_tables import bootstrap_spearman
 
     ours, loop = [], []
     for _ in range(args.rounds):
@@ -120,7 +120,12 @@ def time_tables(frame, measures: list[str], args: argparse.Namespace) -> dict[st
     import itertools
 
     from benchmarks.common import seconds
-    from utils.metrics import correlation_rows, correlations_by_category, noise_ceiling, paired_difference
+    from utils.statistics.correlation_tables import (
+        correlation_rows,
+        correlations_by_category,
+        noise_ceiling,
+        paired_difference,
+    )
 
     options = {"resamples": args.resamples}
     pairs = list(itertools.combinations(measures, 2))

@@ -120,7 +120,7 @@ def peak_memory_mb() -> float:
 
 def record(topic: str, figures: dict[str, Any], device: str = "cpu", path: Path | None = None) -> Path:
     """Write figures with date, hardware, versions and code revision; see `write_results`."""
-    from utils.runs import code_revision, package_versions
+    from utils.core.run import code_revision, package_versions
 
     context = {
         "date": time.strftime("%Y-%m-%d"),

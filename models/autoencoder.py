@@ -9,7 +9,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from utils.cli import ARCHITECTURES, UserError
+from utils.core.errors import UserError
+from utils.core.names import ARCHITECTURES
 
 WIDTHS = (64, 128, 256, 512, 512)
 LAYERS_PER_BLOCK = {

@@ -17,8 +17,10 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from models.autoencoder import LAYERS_PER_BLOCK, Autoencoder, build_autoencoder
 from models.mlp import MemorabilityMLP
-from utils.cli import BASE_CHECKPOINT, UserError, log
-from utils.runs import atomic_path, file_sha256
+from utils.core.errors import UserError
+from utils.core.files import atomic_path, file_sha256
+from utils.core.log import log
+from utils.core.names import BASE_CHECKPOINT
 
 FORMAT = "image-memorability 1"
 WHERE_FROM = (

@@ -15,7 +15,8 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.cli import UserError, log
+from utils.core.errors import UserError
+from utils.core.log import log
 
 if TYPE_CHECKING:
     import torch
@@ -236,7 +237,7 @@ def _download(url: str, path: Path, size: str) -> None:
 
 def _warn_unless_published(path: Path) -> str:
     """Return the SHA-256 of a weight file and warn when it is not the one its name promises."""
-    from utils.runs import file_sha256
+    from utils.core.files import file_sha256
 
     digest = file_sha256(path)
     if not digest.startswith(path.stem.rsplit("-", 1)[-1]):

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from utils.cli import log
+from utils.core.log import log
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 CATEGORIES = {"animal": ("bear", "cat"), "food": ("cake", "soup")}

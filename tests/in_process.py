@@ -5,7 +5,7 @@ import importlib
 import io
 import subprocess
 
-from utils.cli import run_script
+from utils.core.cli import run_script
 
 
 def run_here(script, *arguments):

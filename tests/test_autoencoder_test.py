@@ -13,11 +13,12 @@ from skimage.metrics import structural_similarity
 import autoencoder_test
 from models.autoencoder import Autoencoder, build_autoencoder
 from models.checkpoints import load_autoencoder, save_autoencoder
-from utils.cli import LOSSES, UserError
-from utils.losses import ReconstructionLosses
-from utils.memcat import load_pixels
-from utils.reconstructions import draw_examples, pick_examples
-from utils.tables import read_table
+from utils.core.errors import UserError
+from utils.core.names import LOSSES
+from utils.core.tables import read_table
+from utils.data.images import load_pixels
+from utils.reconstruction.examples import draw_examples, pick_examples
+from utils.reconstruction.losses import ReconstructionLosses
 
 SIZE = 32
 QUICK = ["mse", "mae", "ssim", "lpips-sq"]

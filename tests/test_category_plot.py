@@ -1,19 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import assert_user_error, run_script_process
+from in_process import run_here
 from PIL import Image
 
-from tests.conftest import assert_user_error, run_script_process
-from tests.in_process import run_here
-from utils.category_tables import (
-    ALL_IMAGES,
-    distribution_table,
-    rho_table,
-    split_table,
-    subcategory_table,
-)
-from utils.metrics import mean_interval, spearman
-from utils.tables import output_file, write_table
+from utils.categories.tables import ALL_IMAGES, distribution_table, rho_table, split_table, subcategory_table
+from utils.core.tables import output_file, write_table
+from utils.statistics.correlation_tables import mean_interval, spearman
 
 LONG = "a category with a remarkably long name that nobody would choose (but somebody did)"
 

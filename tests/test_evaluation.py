@@ -12,10 +12,11 @@ from PIL import Image
 from scipy import stats
 
 import autoencoder_evaluation as evaluation
-from utils.cli import LOSSES, UserError
-from utils.evaluation_figures import binned_means, draw_forest, draw_reliability, draw_scatter
-from utils.metrics import paired_difference, score_ceiling, within_group_spearman
-from utils.tables import output_file, read_table, write_table
+from utils.core.errors import UserError
+from utils.core.names import LOSSES
+from utils.core.tables import output_file, read_table, write_table
+from utils.reconstruction.figures import binned_means, draw_forest, draw_reliability, draw_scatter
+from utils.statistics.correlation_tables import paired_difference, score_ceiling, within_group_spearman
 
 QUICK = ("--resamples", "60", "--splits", "5")
 MODEL, OTHER = "mem_vgg_autoencoder", "other"

@@ -12,10 +12,15 @@ from PIL import Image
 from scipy import stats
 
 import feature_analysis
-from utils import feature_evaluation, feature_figures, feature_model, image_features
-from utils.cli import UserError, run_script
-from utils.memcat import find_image_root
-from utils.tables import TABLES, read_table, write_table
+from utils.core.cli import run_script
+from utils.core.contract import TABLES
+from utils.core.errors import UserError
+from utils.core.tables import read_table, write_table
+from utils.data.dataset import find_image_root
+from utils.features import evaluation as feature_evaluation
+from utils.features import figures as feature_figures
+from utils.features import image as image_features
+from utils.features import model as feature_model
 
 PIXEL_GROUPS = ("--features", "colour", "texture", "structure")
 QUICKLY = ("--resamples", "50", "--repeats", "1", "--folds", "2")

@@ -17,8 +17,10 @@ from torch import nn
 import autoencoder_finetune
 from models.autoencoder import build_autoencoder
 from models.checkpoints import load_autoencoder, read_weights_file, save_autoencoder
-from utils.cli import UserError
-from utils.finetuning import (
+from utils.core.errors import ImageError, UserError
+from utils.core.tables import read_table
+from utils.data.images import load_pixels
+from utils.reconstruction.finetuning import (
     FineTuner,
     Progress,
     Settings,
@@ -29,10 +31,7 @@ from utils.finetuning import (
     model_name,
     training_table,
 )
-from utils.losses import ReconstructionLosses
-from utils.memcat import load_pixels
-from utils.shards import ImageError
-from utils.tables import read_table
+from utils.reconstruction.losses import ReconstructionLosses
 
 IMAGES = 7
 SMALL = ["--arch", "vgg11", "--image-size", "32", "--pretrained", "none", "--weights", "random"]
@@ -111,7 +110,7 @@ def test_model_names():
 
 def test_names_of_a_grid_are_distinct():
     args = arguments("--loss", "mse", "style", "mse", "--epochs", "1", "2", "--batch-size", "1", "4")
-    from utils.finetune_stage import combinations
+    from utils.reconstruction.finetune_stage import combinations
 
     found = combinations(args)
     assert len(found) == 8  # mse named twice counts once
@@ -120,7 +119,7 @@ def test_names_of_a_grid_are_distinct():
 
 
 def test_defaults_are_those_of_the_paper():
-    from utils.finetune_stage import combinations
+    from utils.reconstruction.finetune_stage import combinations
 
     assert combinations(arguments()) == [
         Settings("lpips-sq", 1e-5, 1, 1, "all", "shuffled", "update", "corrected")
@@ -217,7 +216,7 @@ def test_bf16_is_close_to_float32(tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_agrees_with_cpu(tmp_path):
-    from utils.compute import full_float32
+    from utils.core.device import full_float32
 
     full_float32()
     (tmp_path / "cpu").mkdir()

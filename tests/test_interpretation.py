@@ -15,13 +15,15 @@ import model_interpretation_IG as script
 from models.autoencoder import build_autoencoder
 from models.checkpoints import checkpoint_sha256, mlp_file, save_autoencoder, save_mlp
 from models.mlp import build_mlp
-from utils import attribution_stage
-from utils.attribution import ScoreNetwork, Settings
-from utils.cli import UserError
-from utils.image_lists import named_images, read_image_ids
-from utils.memcat import load_pixels
-from utils.scene_features import Picture, cache_path, scene_row, write_scene_cache
-from utils.tables import read_table
+from models.score_network import ScoreNetwork
+from utils.attribution import stage as attribution_stage
+from utils.attribution.gradients import Settings
+from utils.core.errors import UserError
+from utils.core.tables import read_table
+from utils.data.image_lists import named_images, read_image_ids
+from utils.data.images import load_pixels
+from utils.scenes.cache import cache_path, write_scene_cache
+from utils.scenes.networks import Picture, scene_row
 
 MODEL = "mem_vgg_autoencoder"
 SIZE = 64

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import assert_user_error, run_script_process, write_memcat
+from in_process import run_here
 from sklearn.decomposition import PCA
 
 from models.autoencoder import build_autoencoder
 from models.checkpoints import load_autoencoder, save_autoencoder
-from tests.conftest import assert_user_error, run_script_process, write_memcat
-from tests.in_process import run_here
-from utils.latent_figures import pick_extremes
-from utils.latent_space import principal_components
-from utils.latent_stage import code_length, encode
-from utils.memcat import load_pixels
+from utils.data.images import load_pixels
+from utils.latents.figures import pick_extremes
+from utils.latents.space import principal_components
+from utils.latents.stage import code_length, encode
 
 SIZE = 32
 SCRIPT = "latent_analysis.py"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import assert_user_error, make_picture, run_script_process, write_memcat
 from PIL import Image
 from scipy.stats import percentileofscore, spearmanr
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -20,14 +21,17 @@ import mlp_predict
 from models.autoencoder import build_autoencoder
 from models.checkpoints import checkpoint_sha256, load_mlp, save_autoencoder
 from models.mlp import build_mlp
-from tests.conftest import assert_user_error, make_picture, run_script_process, write_memcat
-from utils import mlp_evaluation as judge
-from utils import mlp_stage
-from utils.cli import LOSSES, UserError
-from utils.latents import latent_file, row_checksums
-from utils.memcat import find_image_root, load_pixels, read_scores
-from utils.prediction import Predictor, gather_paths, load_predictor, rank_scores
-from utils.tables import TABLES, output_file, read_table, write_table
+from utils.core.contract import TABLES
+from utils.core.errors import UserError
+from utils.core.names import LOSSES
+from utils.core.tables import output_file, read_table, write_table
+from utils.data.dataset import find_image_root
+from utils.data.images import load_pixels
+from utils.data.scores import read_scores
+from utils.latents.codes import latent_file, row_checksums
+from utils.prediction import evaluation as judge
+from utils.prediction import stage as mlp_stage
+from utils.prediction.scoring import Predictor, gather_paths, load_predictor, rank_scores
 
 STEM = "mem_vgg_autoencoder"
 SIZE = 64
@@ -241,7 +245,7 @@ def test_caveats_of_one_model_do_not_stick_to_the_next(tmp_path, monkeypatch):
         return SimpleNamespace(stem=path.stem, image_size=224, images=[])
 
     monkeypatch.setattr("models.checkpoints.find_models", lambda *_, **__: [Path("a.pth"), Path("b.pth")])
-    monkeypatch.setattr("utils.mlp_data.load_prediction_data", load)
+    monkeypatch.setattr("utils.prediction.data.load_prediction_data", load)
     monkeypatch.setattr(mlp_predict, "train", lambda run, args, data: seen.append(run.caveat))
     stage("--train", "--output-path", tmp_path, "--device", "cpu")
     assert seen == ["random weights: a", "random weights: b"]
@@ -250,7 +254,9 @@ def test_caveats_of_one_model_do_not_stick_to_the_next(tmp_path, monkeypatch):
 
 
 def test_search_and_splits_are_recorded(output, pictures, monkeypatch):
-    monkeypatch.setattr("utils.mlp_training.SEARCH_GRID", {"dropout": (0.0, 0.5), "learning_rate": (1e-3,)})
+    monkeypatch.setattr(
+        "utils.prediction.training.SEARCH_GRID", {"dropout": (0.0, 0.5), "learning_rate": (1e-3,)}
+    )
     arguments = ["--data-dir", pictures, "--output-path", output, "--search", "--n-splits", "3", *FAST]
     stage(*arguments)
     search = read_table(output / "mlp_search.csv", "mlp_search")
@@ -657,7 +663,7 @@ def test_contact_sheet_and_explanations(deployed, photos):
 
 
 def test_a_contact_sheet_of_many_pictures_has_pages_and_says_what_it_leaves_out(tmp_path):
-    from utils.mlp_figures import contact_sheet_paths, write_contact_sheet
+    from utils.prediction.contact_sheet import contact_sheet_paths, write_contact_sheet
 
     one = tmp_path / "one.png"
     Image.new("RGB", (8, 8), "teal").save(one)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import run_pipeline
-from utils.cli import UserError, run_script
-from utils.pipeline import Stage, fingerprint, in_words, parse_extras, stage_arguments
+from utils.core.cli import run_script
+from utils.core.errors import UserError
+from utils.report.pipeline import Stage, fingerprint, in_words, parse_extras, stage_arguments
 
 FAKE_STAGE = """
 import json, pathlib, sys
@@ -44,7 +45,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
     (output / "images.txt").write_text("pictures")
     monkeypatch.setattr(run_pipeline, "ROOT", root)
     monkeypatch.setattr(run_pipeline, "STAGES", tuple(stages))
-    monkeypatch.setattr("utils.report.write_report", lambda path: (Path(path) / "report.html", 0))
+    monkeypatch.setattr("utils.report.report.write_report", lambda path: (Path(path) / "report.html", 0))
     caplog.set_level(logging.INFO)
     return output
 
@@ -236,7 +237,7 @@ def test_fingerprints_tell_contents_apart(tmp_path: Path, monkeypatch: pytest.Mo
     small = fingerprint(path)
     path.write_bytes(b"1235")
     assert fingerprint(path) != small
-    monkeypatch.setattr("utils.pipeline._CHECKSUM_LIMIT_BYTES", 3)
+    monkeypatch.setattr("utils.report.pipeline._CHECKSUM_LIMIT_BYTES", 3)
     assert set(fingerprint(path)) == {"bytes", "changed_ns"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import PROJECT_ROOT
 
 SCRIPTS = sorted(path.name for path in PROJECT_ROOT.glob("*.py"))
-MODULES = sorted(path for folder in ("models", "utils") for path in (PROJECT_ROOT / folder).glob("*.py"))
+MODULES = sorted(path for folder in ("models", "utils") for path in (PROJECT_ROOT / folder).rglob("*.py"))
 DESIGNED = {
     "autoencoder_finetune.py",
     "autoencoder_test.py",
@@ -23,6 +23,10 @@ DESIGNED = {
 }
 
 
+def module_name(path):
+    return ".".join(path.relative_to(PROJECT_ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -33,7 +37,7 @@ def test_every_designed_script_is_there():
 
 def test_importing_everything_is_silent_and_writes_nothing(tmp_path):
     names = [path.stem for path in map(PROJECT_ROOT.joinpath, SCRIPTS)]
-    names += [f"{path.parent.name}.{path.stem}" for path in MODULES if path.stem != "__init__"]
+    names += [module_name(path) for path in MODULES]
     code = f"import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r})\n" + "\n".join(
         f"import {name}" for name in names
     )

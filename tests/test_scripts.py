@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from conftest import PROJECT_ROOT, assert_user_error, run_script_process, write_memcat
 
-from utils.tables import TABLES, output_file, read_table
+from utils.core.contract import TABLES
+from utils.core.tables import output_file, read_table
 
 MODEL = "mem_vgg_autoencoder_vgg11"
 IMAGES = 24  # and one more that cannot be read

@@ -1,0 +1,202 @@
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from utils.core.device import resolve_device, seed_everything
+from utils.core.errors import UserError
+from utils.core.files import atomic_path, check_writable, file_sha256, write_json
+from utils.core.names import SAMPLE_CAVEAT
+from utils.core.run import Run
+from utils.core.tables import read_table
+from utils.data.dataset import load_dataset
+
+
+def arguments(output: Path, **more: object) -> Namespace:
+    return Namespace(output_path=output, seed=3, device="cpu", **more)
+
+
+def test_atomic_path_replaces_only_when_all_went_well(tmp_path):
+    target = tmp_path / "deep" / "table.csv"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".csv"
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+
+    def killed_half_way():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        killed_half_way()
+    assert target.read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["table.csv"]
+
+
+def test_check_writable_names_the_folder(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UserError, match="file is a file; a folder is needed"):
+        check_writable(file)
+    with pytest.raises(UserError, match="cannot be written to"):
+        check_writable(file / "below")
+    check_writable(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
+    # Root may write anywhere, so the refusal is provoked where the system would make it.
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("utils.core.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"cannot be written to \(Permission denied\).*--output-path"):
+        check_writable(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:1", "", "cuda:"])
+def test_unknown_devices_are_refused(name):
+    if name == "cuda:":  # an empty number is read as no number
+        pytest.skip("same as cuda") if torch.cuda.is_available() else None
+    with pytest.raises(UserError, match="--device"):
+        resolve_device(name)
+
+
+def test_a_missing_device_is_an_error_and_no_silent_switch(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="asks for CUDA device 0, but this machine has 0"):
+        resolve_device("cuda")
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_seeding_makes_every_generator_repeat():
+    def draw():
+        return float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002 - the global state is what is tested
+
+    seed_everything(5)
+    first = draw()
+    seed_everything(5)
+    assert draw() == first
+
+
+def test_the_record_says_what_was_done(tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text("a\n1\n")
+    with Run("some_stage", arguments(tmp_path / "out", limit=4)) as run:
+        run.add_input(source)
+        run.add_output(tmp_path / "out" / "result.csv")
+        run.count(images=4, done=3)
+        assert run.device == torch.device("cpu")
+    record = json.loads((tmp_path / "out" / "run_some_stage.json").read_text())
+    assert record["status"] == "complete"
+    assert record["arguments"]["limit"] == 4
+    assert record["seed"] == 3
+    assert record["device"] == "cpu"
+    assert record["counts"] == {"images": 4, "done": 3}
+    assert record["inputs"][str(source)]["sha256"] == file_sha256(source)
+    assert record["outputs"] == ["result.csv"]
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert record["sample"] is False
+    assert record["random_weights"] is False
+    assert record["started"] <= record["ended"]
+
+
+def test_a_failed_run_is_recorded_as_such(tmp_path):
+    with pytest.raises(UserError), Run("some_stage", arguments(tmp_path)):
+        raise UserError("no such thing")
+    record = json.loads((tmp_path / "run_some_stage.json").read_text())
+    assert (record["status"], record["error"]) == ("failed", "no such thing")
+
+
+def test_sample_and_random_weights_are_loud_and_travel_with_the_tables(tmp_path):
+    with Run("autoencoder_test", arguments(tmp_path)) as run:
+        run.note_sample()
+        run.note_random("LPIPS")
+        path = run.write_table(
+            pd.DataFrame(
+                {
+                    "epoch": [1],
+                    "images": [2],
+                    "loss_mean": [0.5],
+                    "loss_first_half": [0.5],
+                    "loss_second_half": [0.5],
+                }
+            ),
+            "training",
+            "m",
+        )
+    assert set(read_table(path, "training")["caveat"]) == {f"random weights: LPIPS; {SAMPLE_CAVEAT}"}
+    record = json.loads((tmp_path / "run_autoencoder_test.json").read_text())
+    assert record["sample"] is True
+    assert record["random_weights"] is True
+    with Run("autoencoder_test", arguments(tmp_path)):
+        pass  # another model since, with nothing to say: the table still says what it is
+    with Run("autoencoder_evaluation", arguments(tmp_path)) as run:
+        assert run.caveat == ""
+        run.read_table("training", "m", inherit=False)
+        assert run.caveat == ""
+        run.read_table("training", "m")
+        assert run.caveat == f"random weights: LPIPS; {SAMPLE_CAVEAT}"
+
+
+def test_caveats_of_one_model_do_not_mark_the_next(tmp_path):
+    with Run("some_stage", arguments(tmp_path)) as run:
+        run.note_caveats([SAMPLE_CAVEAT])
+        with run.one_model():
+            run.note_caveats(["random weights: autoencoder"])
+            assert run.caveats == ["random weights: autoencoder", SAMPLE_CAVEAT]
+        assert run.caveats == [SAMPLE_CAVEAT]
+    record = json.loads((tmp_path / "run_some_stage.json").read_text())
+    assert record["caveats"] == ["random weights: autoencoder", SAMPLE_CAVEAT]
+    assert record["random_weights"] is True
+
+
+def test_the_score_table_and_the_folders_of_pictures_are_inputs(tmp_path, mini_memcat):
+    data = {"data_dir": mini_memcat, "scores_csv": None, "score_column": "memorability_w_fa_correction"}
+    args = arguments(tmp_path / "output", **data, sample=False, limit=None, on_error="skip")
+    gone = next(path for path in sorted(mini_memcat.rglob("*.jpg")))
+    with Run("autoencoder_test", args) as run:
+        dataset = load_dataset(args)
+        dataset.skipped.append(("food/nothing_yet/1.jpg", "in the table but not on disk"))
+        dataset.note_on(run)
+    inputs = json.loads((tmp_path / "output" / "run_autoencoder_test.json").read_text())["inputs"]
+    assert inputs[str(dataset.scores_csv)]["sha256"] == file_sha256(dataset.scores_csv)
+    assert str(gone.parent) in inputs
+    assert str(dataset.root / "food" / "nothing_yet") in inputs
+
+
+def test_skipped_images_are_kept_per_stage(tmp_path):
+    for stage, rows in (
+        ("one", [("a.jpg", "empty")]),
+        ("two", [("b.jpg", "cut short")]),
+        ("one", [("c.jpg", "gone")]),
+    ):
+        with Run(stage, arguments(tmp_path)) as run:
+            run.report_skipped(rows)
+    table = read_table(tmp_path / "skipped_images.csv", "skipped_images")
+    assert sorted(zip(table["image_id"], table["stage"], strict=True)) == [("b.jpg", "two"), ("c.jpg", "one")]
+
+
+def test_skipped_images_of_every_step_of_a_run_are_kept(tmp_path):
+    with Run("one", arguments(tmp_path)) as run:
+        run.report_skipped([("a.jpg", "no latent code")])
+        run.report_skipped([("b.jpg", "cut short")])
+    table = read_table(tmp_path / "skipped_images.csv", "skipped_images")
+    assert table["image_id"].tolist() == ["a.jpg", "b.jpg"]
+    assert json.loads((tmp_path / "run_one.json").read_text())["counts"]["skipped"] == 2
+
+
+def test_write_json_is_atomic_and_readable(tmp_path):
+    write_json(tmp_path / "x.json", {"path": Path("a/b"), "ü": 1})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {
+        "path": os.path.join("a", "b"),
+        "ü": 1,
+    }

@@ -1,0 +1,1 @@
+"""Which pixels a predicted score rests on: Integrated Gradients, checks of them, pictures."""

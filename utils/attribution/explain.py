@@ -1,0 +1,107 @@
+"""Pictures of what single images' predicted scores rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.score_network import prepare_network
+from utils.attribution.figures import draw_explanation, picture_names
+from utils.attribution.gradients import (
+    Explanation,
+    Settings,
+    integrated_gradients,
+    internal_batch_size,
+)
+from utils.core.log import log
+from utils.prediction.scoring import Predictor
+
+
+class _Pictures(Sequence):
+    """(name, pixels) pairs that are read when they are asked for, so that a large folder need not fit in memory."""
+
+    def __init__(self, paths: Sequence[str], size: int) -> None:
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        from utils.data.images import load_pixels
+
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        return self.paths[index], load_pixels(self.paths[index], self.size)
+
+
+def explain_files(predictor: Predictor, paths: Sequence[str], out_dir: Path, caveat: str = "") -> list[Path]:
+    """Draw an attribution overlay per picture: which pixels raise and lower its predicted score.
+
+    Args:
+        predictor: Encoder and head.
+        paths: Readable pictures.
+        out_dir: Folder of the overlays.
+        caveat: Printed on every overlay (sample data, random weights).
+
+    Returns:
+        The overlays' paths, in the order given.
+    """
+    from utils.attribution.explain import explain_images
+
+    pictures = _Pictures(paths, predictor.image_size)
+    log.info("Explaining %d pictures; on a CPU this takes about half a minute to a minute each.", len(paths))
+    found = explain_images(predictor.network, pictures, out_dir, device=predictor.device, caveat=caveat)
+    return [explanation.path for explanation in found]
+
+
+def explain_images(
+    network: nn.Module,
+    images: Sequence[tuple[str, np.ndarray]],
+    out_dir: Path,
+    *,
+    settings: Settings | None = None,
+    observed: Sequence[float | None] | None = None,
+    device: torch.device | str = "cpu",
+    caveat: str = "",
+) -> list[Explanation]:
+    """Draw what the predicted memorability of arbitrary images rests on, one picture per image.
+
+    Args:
+        network: Maps (N, 3, S, S) images in [0, 1] to (N,) scores, e.g. a :class:`ScoreNetwork`; left as it
+            is.
+        images: (name, pixels) pairs; pixels are (3, S, S) float, [0, 1], all of one size. A name becomes a
+            file name (slashes become underscores).
+        out_dir: Folder of the pictures; created.
+        settings: How attributions are computed; the defaults when left out.
+        observed: Memorability scores to print beside the predictions, None where unknown.
+        device: Where to compute.
+        caveat: What must be said on every picture (sample data, random weights).
+
+    Returns:
+        One explanation per image, in the order given.
+    """
+    settings = settings or Settings()
+    names = [name for name, _ in images]
+    paths = [Path(out_dir) / picture for picture in picture_names(names)]
+    observed = [None] * len(images) if observed is None else observed
+    prepared = prepare_network(network, device)
+    explanations = []
+    step = internal_batch_size(settings, torch.device(device))
+    for start in range(0, len(images), step):
+        pixels = np.stack(
+            [np.asarray(values, dtype=np.float32) for _, values in images[start : start + step]]
+        )
+        found = integrated_gradients(
+            prepared, torch.from_numpy(pixels).to(device), names[start : start + step], settings
+        )
+        for offset, image in enumerate(pixels):
+            index = start + offset
+            explanation = Explanation.of(names[index], paths[index], found, offset, observed[index])
+            draw_explanation(image, found.maps[offset], explanation, caveat)
+            explanations.append(explanation)
+    return explanations

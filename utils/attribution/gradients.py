@@ -1,0 +1,347 @@
+"""Integrated Gradients: which pixels a predicted memorability score rests on.
+
+The network is a function of pixels with one output per image, the predicted memorability score. Integrated
+Gradients (Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks", ICML 2017, equation 1) follows
+the straight line from a baseline image to the image and integrates the gradient along it. The attributions of
+all pixels add up to the difference between the two predictions (completeness), which makes the error of the
+numerical integral, the convergence delta, visible for every image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils.attribution.map_measures import density, summarise_map
+from utils.core.errors import UserError
+from utils.core.names import IG_BASELINES, IG_METHODS
+
+if TYPE_CHECKING:
+    from utils.core.shards import Batch
+
+# Image-steps per forward and backward pass. On a CPU larger ones are slower (the activations leave the cache
+# and every pass touches fresh memory); a GPU needs many to be busy.
+INTERNAL_BATCH_SIZES = {"cpu": 4, "mps": 16, "cuda": 64}
+BLUR_SIGMA_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How attributions are computed.
+
+    Attributes:
+        steps: Points at which the gradient is taken along the path.
+        method: Rule of the numerical integral, one of :data:`utils.core.names.IG_METHODS`.
+        baseline: Where the path starts, one of :data:`utils.core.names.IG_BASELINES`; see :func:`make_baselines`.
+        internal_batch_size: Image-steps per pass; sets the memory, whatever the steps. 0 chooses by device.
+        smooth: Noisy copies of each image to average over (SmoothGrad); 0 for none.
+        smooth_stdev: Standard deviation of that noise, in units of the [0, 1] pixel range.
+        tolerance: Largest convergence delta accepted, relative to ``|f(image) - f(baseline)|``. The default
+            is the 5 % that Sundararajan et al. (section 5) ask for.
+        tolerance_floor: Convergence delta always accepted, in units of the memorability score. The default is
+            a tenth of what one more hit among MemCat's 99 responses changes.
+        max_doublings: How often the steps are doubled for images above the tolerance.
+        seed: Seed of the ``uniform`` baseline and of the noise.
+    """
+
+    steps: int = 50
+    method: str = "gausslegendre"
+    baseline: str = "black"
+    internal_batch_size: int = 0
+    smooth: int = 0
+    smooth_stdev: float = 0.1
+    tolerance: float = 0.05
+    tolerance_floor: float = 1e-3
+    max_doublings: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in IG_METHODS:
+            raise UserError(f"Unknown --method '{self.method}'; expected one of {', '.join(IG_METHODS)}.")
+        if self.baseline not in IG_BASELINES:
+            raise UserError(
+                f"Unknown --baseline '{self.baseline}'; expected one of {', '.join(IG_BASELINES)}."
+            )
+        if self.steps < 1:
+            raise UserError(f"--steps must be at least 1, found {self.steps}.")
+
+
+@dataclass
+class Attributions:
+    """Integrated Gradients of N images.
+
+    Attributes:
+        maps: (N, H, W) float32, attribution per pixel, summed over the colour channels, in units of the score;
+            positive where the pixel raises the predicted score above the baseline's.
+        prediction: (N,) float64, predicted score of the image.
+        baseline_prediction: (N,) float64, predicted score of its baseline.
+        attribution_sum: (N,) float64, sum over the map.
+        delta: (N,) float64, ``attribution_sum - (prediction - baseline_prediction)``; 0 for an exact
+            integral. With smoothing the predictions in it are those of the noisy copies, on average.
+        steps: (N,) int64, steps used.
+        converged: (N,) bool, whether the delta is within the tolerance.
+    """
+
+    maps: np.ndarray
+    prediction: np.ndarray
+    baseline_prediction: np.ndarray
+    attribution_sum: np.ndarray
+    delta: np.ndarray
+    steps: np.ndarray
+    converged: np.ndarray
+
+
+def predict(network: nn.Module, images: Tensor, batch_size: int = 8) -> np.ndarray:
+    """Predict scores without gradients.
+
+    Args:
+        network: Maps (N, 3, S, S) images to (N,) scores.
+        images: (N, 3, S, S) float, [0, 1], on the network's device.
+        batch_size: Images per pass.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        ValueError: If the network does not give one number per image.
+    """
+    scores = []
+    with torch.no_grad():
+        for chunk in images.split(batch_size):
+            score = network(chunk)
+            if score.shape != (len(chunk),):
+                raise ValueError(
+                    f"expected one score per image, shape ({len(chunk)},), got {tuple(score.shape)}"
+                )
+            scores.append(score.cpu().double().numpy())
+    return np.concatenate(scores)
+
+
+def image_seed(seed: int, image_id: str) -> int:
+    """Return a seed that belongs to one image, whatever its neighbours in a batch."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{image_id}".encode()).digest()[:8], "big")
+
+
+def make_baselines(images: Tensor, kind: str, image_ids: Sequence[str], seed: int = 0) -> Tensor:
+    """Make the image from which each path starts.
+
+    Args:
+        images: (N, 3, H, W) float, [0, 1].
+        kind: ``black`` (all 0, the default of Sundararajan et al.); ``white`` (all 1); ``mean`` (the image's
+            own mean colour; not the data set's, so that an image's map does not depend on which others were
+            run); ``blur`` (Gaussian, sigma a tenth of the side: keeps the layout of colours and removes the
+            detail); ``uniform`` (independent uniform noise in [0, 1], drawn from the seed and the image's
+            id).
+        image_ids: N names; used by ``uniform`` alone.
+        seed: Seed of ``uniform``.
+
+    Returns:
+        Tensor of the shape, type and device of ``images``.
+    """
+    if kind == "black":
+        return torch.zeros_like(images)
+    if kind == "white":
+        return torch.ones_like(images)
+    if kind == "mean":
+        return images.mean(dim=(2, 3), keepdim=True).expand_as(images).clone()
+    if kind == "blur":
+        from scipy.ndimage import gaussian_filter
+
+        sigma = BLUR_SIGMA_SHARE * min(images.shape[-2:])
+        values = gaussian_filter(images.cpu().numpy(), sigma=(0, 0, sigma, sigma), mode="reflect")
+    elif kind == "uniform":
+        draws = [np.random.default_rng(image_seed(seed, name)).random(images.shape[1:]) for name in image_ids]
+        values = np.stack(draws)
+    else:
+        raise UserError(f"Unknown --baseline '{kind}'; expected one of {', '.join(IG_BASELINES)}.")
+    return torch.from_numpy(values.astype(np.float32)).to(images)
+
+
+def internal_batch_size(settings: Settings, device: torch.device) -> int:
+    """Return the image-steps per pass: the setting, or the default of the kind of device."""
+    return settings.internal_batch_size or INTERNAL_BATCH_SIZES.get(device.type, 4)
+
+
+def integrated_gradients(
+    network: nn.Module, images: Tensor, image_ids: Sequence[str], settings: Settings | None = None
+) -> Attributions:
+    """Attribute the predicted score of each image to its pixels.
+
+    Images whose convergence delta is above the tolerance are done again with twice the steps, up to
+    ``settings.max_doublings`` times; the attempt with the smallest delta is kept (the delta does not always
+    fall with more steps).
+
+    Args:
+        network: Maps (N, 3, S, S) images to (N,) scores; best from :func:`prepare_network`.
+        images: (N, 3, S, S) float, [0, 1], on the network's device.
+        image_ids: N names; they seed what is drawn at random.
+        settings: How; the defaults when left out.
+
+    Returns:
+        The attributions, image by image in the order given.
+
+    Raises:
+        UserError: If a prediction is not finite, naming the image.
+    """
+    settings = settings or Settings()
+    size = internal_batch_size(settings, images.device)
+    parts = [
+        _attribute_chunk(
+            network, images[start : start + size], list(image_ids[start : start + size]), settings
+        )
+        for start in range(0, len(images), size)
+    ]
+    names = Attributions.__dataclass_fields__
+    return Attributions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def _attribute_chunk(
+    network: nn.Module, images: Tensor, image_ids: list[str], settings: Settings
+) -> Attributions:
+    """Attribute at most one internal batch of images, doubling the steps where needed."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    baselines = make_baselines(images, settings.baseline, image_ids, settings.seed)
+    prediction, baseline_prediction = predict(network, images), predict(network, baselines)
+    for name, value in zip(image_ids, prediction + baseline_prediction, strict=True):
+        if not math.isfinite(value):
+            raise UserError(
+                f"The network predicts {value} for the image {name} or its {settings.baseline} baseline; "
+                "a finite score was expected. Its weights are damaged: train the models again, or choose others "
+                "with --model-names."
+            )
+    gap = prediction - baseline_prediction
+    limit = np.maximum(settings.tolerance * np.abs(gap), settings.tolerance_floor)
+    result: Attributions | None = None
+    pending = np.arange(len(images))
+    for doubling in range(settings.max_doublings + 1):
+        steps = settings.steps * 2**doubling
+        names = [image_ids[index] for index in pending]
+        maps, errors = _one_attempt(
+            network, images[pending], baselines[pending], names, replace(settings, steps=steps)
+        )
+        sums = maps.sum(axis=(1, 2), dtype=np.float64)
+        delta = sums - gap[pending] if errors is None else errors
+        if result is None:
+            counts = np.full(len(images), steps, dtype=np.int64)
+            result = Attributions(
+                maps, prediction, baseline_prediction, sums, delta, counts, np.abs(delta) <= limit
+            )
+        else:
+            better = np.abs(delta) < np.abs(result.delta[pending])
+            chosen = pending[better]
+            result.maps[chosen], result.attribution_sum[chosen] = maps[better], sums[better]
+            result.delta[chosen], result.steps[chosen] = delta[better], steps
+            result.converged = np.abs(result.delta) <= limit
+        pending = np.flatnonzero(~result.converged)
+        if not len(pending):
+            break
+    return result
+
+
+def _one_attempt(
+    network: nn.Module, images: Tensor, baselines: Tensor, image_ids: list[str], settings: Settings
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Run captum once: maps (N, H, W) float32, and the deltas where they cannot be had from the sums."""
+    from captum.attr import IntegratedGradients
+
+    method = IntegratedGradients(network)
+    options = {
+        "n_steps": settings.steps,
+        "method": settings.method,
+        "internal_batch_size": internal_batch_size(settings, images.device),
+    }
+    if settings.smooth:
+        return _smoothed(method, images, baselines, image_ids, settings, options)
+    # captum's own convergence delta would predict images and baselines once more; ours takes the predictions
+    # we have.
+    values = method.attribute(images, baselines=baselines, **options)
+    return values.detach().sum(dim=1).cpu().float().numpy(), None
+
+
+def _smoothed(
+    method: object, images: Tensor, baselines: Tensor, image_ids: list[str], settings: Settings, options: dict
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average over noisy copies of each image (SmoothGrad, Smilkov et al. 2017), image by image.
+
+    One image at a time, because captum draws from torch's global generator: so each image gets noise of its
+    own seed whatever the batch, and that generator is left as it was.
+    """
+    from captum.attr import NoiseTunnel
+
+    tunnel = NoiseTunnel(method)
+    maps, deltas = [], []
+    devices = [images.device] if images.device.type == "cuda" else []
+    for image, baseline, name in zip(images.split(1), baselines.split(1), image_ids, strict=True):
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(image_seed(settings.seed, name) % 2**63)
+            values, delta = tunnel.attribute(
+                image,
+                nt_type="smoothgrad",
+                nt_samples=settings.smooth,
+                nt_samples_batch_size=min(settings.smooth, options["internal_batch_size"]),
+                stdevs=settings.smooth_stdev,
+                baselines=baseline,
+                return_convergence_delta=True,
+                **options,
+            )
+        maps.append(values.detach().sum(dim=1).cpu().float().numpy())
+        deltas.append(delta.cpu().double().mean().item())
+    return np.concatenate(maps), np.array(deltas)
+
+
+def as_batch(found: Attributions) -> Batch:
+    """Turn attributions into what a shard keeps: a row per image, and the stored maps (array ``maps``)."""
+    from utils.core.shards import Batch
+
+    rows = [
+        {
+            "prediction": float(found.prediction[index]),
+            "baseline_prediction": float(found.baseline_prediction[index]),
+            "attribution_sum": float(found.attribution_sum[index]),
+            "convergence_delta": float(found.delta[index]),
+            "converged": bool(found.converged[index]),
+            "steps": int(found.steps[index]),
+            **summarise_map(found.maps[index]),
+        }
+        for index in range(len(found.maps))
+    ]
+    return Batch(rows, {"maps": density(found.maps)})
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One image explained by :func:`utils.attribution.explain.explain_images`.
+
+    Attributes:
+        name: The image's name.
+        path: The picture: original, attribution and overlay side by side.
+        observed: Observed memorability score, None where unknown.
+        prediction: Predicted memorability score.
+        baseline_prediction: Predicted score of the baseline.
+        delta: Convergence delta, in units of the score.
+        converged: Whether the delta is within the tolerance.
+    """
+
+    name: str
+    path: Path
+    observed: float | None
+    prediction: float
+    baseline_prediction: float
+    delta: float
+    converged: bool
+
+    @classmethod
+    def of(
+        cls, name: str, path: Path, found: Attributions, index: int, observed: float | None
+    ) -> Explanation:
+        """Take the numbers of one image out of a batch's attributions."""
+        numbers = (found.prediction[index], found.baseline_prediction[index], found.delta[index])
+        return cls(name, path, observed, *map(float, numbers), bool(found.converged[index]))

@@ -1,0 +1,298 @@
+"""Figures by category. Everything is drawn from tables; names stand on the vertical axis, where long ones fit."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from utils.categories.tables import ALL_IMAGES, MEMORABILITY
+from utils.core.figures import (
+    NEUTRAL,
+    PALETTE,
+    category_colours,
+    category_legend,
+    new_figure,
+    scatter_by_category,
+    shorten,
+)
+from utils.statistics.correlation_tables import MIN_IMAGES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+VIOLIN_FROM = 25  # images; fewer are drawn one by one
+ROWS_PER_COLUMN = 45
+LONGEST_NAME = 34
+_LABELS = {
+    MEMORABILITY: "memorability score",
+    "distinctiveness": "distinctiveness (SD)",
+    "category_centroid_distance": "distance to category centroid",
+    "global_centroid_distance": "distance to global centroid",
+}
+
+
+def _label(measure: str) -> str:
+    return _LABELS.get(measure, f"{measure} (larger: reconstructed worse)")
+
+
+def _heading(measure: str) -> str:
+    return _LABELS.get(measure, measure)
+
+
+def _grid(count: int, most: int = 5) -> tuple[int, int]:
+    """Return rows and columns for a number of panels."""
+    columns = count if count <= 3 else min(most, -(-count // 2))
+    return -(-count // columns), columns
+
+
+def _name_width(names: Sequence[str]) -> float:
+    """Inches that the longest name takes beside the panels."""
+    return 0.4 + 0.078 * max((min(len(name), LONGEST_NAME) for name in names), default=0)
+
+
+def _legend_width(categories: pd.Series) -> float:
+    """Inches that the legend of the categories takes beside the panels."""
+    return 0.5 + 0.08 * max((len(shorten(name)) for name in set(categories)), default=0)
+
+
+def _row_height(count: int) -> float:
+    """Inches per category: generous for few, tight for hundreds."""
+    return float(np.clip(14 / max(count, 1), 0.2, 0.5))
+
+
+def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+    axis.set_yticks(range(len(names)), [shorten(name, LONGEST_NAME) for name in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+
+
+def _title(figure: Figure, text: str, beside: float = 0.0) -> None:
+    """Write the title; ``beside`` inches on either side stay free for a legend."""
+    width = max(int((figure.get_figwidth() - 2 * beside) * 11), 24)
+    figure.suptitle("\n".join(textwrap.wrap(text, width)), fontsize=11)
+
+
+def _panels(
+    measures: Sequence[str], names: Sequence[str], width: float = 2.9
+) -> tuple[Figure, list[Axes], np.ndarray]:
+    """Start a figure with a panel per measure and a row per name."""
+    down, across = _grid(len(measures))
+    figure, axes = new_figure(
+        down,
+        across,
+        width=max(_name_width(names) + width * across + 0.3, 6.0),
+        height=1.3 + down * (0.9 + _row_height(len(names)) * max(len(names), 2)),
+        squeeze=False,
+        sharey=True,
+    )
+    for axis in axes.flat[len(measures) :]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[: len(measures)]), axes
+
+
+# ------------------------------------------------------------------------------------------------ distributions
+
+
+def draw_distributions(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> Figure:
+    """Draw each measure's distribution by category, with the mean and its 95 % interval.
+
+    Args:
+        frame: One row per image, with ``category`` and the measures.
+        table: Its :func:`utils.categories.tables.distribution_table`.
+        title: Title of the figure.
+    """
+    measures = list(dict.fromkeys(table["measure"]))
+    names = [name for name in dict.fromkeys(sorted(table["category"])) if name != ALL_IMAGES]
+    colours = category_colours(names)
+    figure, panels, _ = _panels(measures, names, width=5.2 if len(measures) == 1 else 2.9)
+    for axis, measure in zip(panels, measures, strict=True):
+        rows = table[table["measure"] == measure].set_index("category")
+        for place, name in enumerate(names):
+            if name in rows.index:
+                values = frame.loc[frame["category"] == name, measure].dropna().to_numpy(float)
+                _distribution(axis, values, place, colours[name], rows.loc[name])
+        if ALL_IMAGES in rows.index:
+            axis.axvline(rows.loc[ALL_IMAGES, "mean"], color=NEUTRAL, linewidth=0.9, linestyle=(0, (4, 3)))
+        _name_rows(axis, names)
+        axis.set_xlabel(_label(measure) if len(measures) == 1 else _heading(measure))
+        axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.locator_params(axis="x", nbins=5 if len(measures) == 1 else 4)
+    note = "dot: mean with 95 % interval; bar: quartiles"
+    note += "; dashed: mean of all images" if len(names) > 1 else ""
+    _title(figure, f"{title} ({note})")
+    return figure
+
+
+def _distribution(axis: Axes, values: np.ndarray, place: int, colour: str, row: pd.Series) -> None:
+    """Draw one category: its shape, or its images one by one where they are few; quartiles; mean with interval."""
+    if len(values) >= VIOLIN_FROM and np.ptp(values) > 0:
+        shape = axis.violinplot(
+            values, [place], orientation="horizontal", widths=0.82, showextrema=False, points=120
+        )
+        for body in shape["bodies"]:
+            body.set(facecolor=colour, alpha=0.45, edgecolor="none")
+    else:
+        shift = np.random.default_rng(len(values)).uniform(-0.22, 0.22, len(values))
+        axis.scatter(values, place + shift, s=12, color=colour, alpha=0.5, linewidths=0)
+    axis.plot([row["p25"], row["p75"]], [place, place], color=colour, linewidth=4.5, solid_capstyle="butt")
+    axis.plot([row["ci_low"], row["ci_high"]], [place, place], color="black", linewidth=1.4)
+    axis.plot(row["mean"], place, "o", color="white", markeredgecolor="black", markersize=5.5, zorder=4)
+
+
+# ------------------------------------------------------------------------------------------------ correlations
+
+
+def draw_rho(table: pd.DataFrame, title: str) -> Figure:
+    """Draw rho with its interval by category, beside that of all images.
+
+    Args:
+        table: From :func:`utils.categories.tables.rho_table`.
+        title: Title of the figure.
+    """
+    measures = list(dict.fromkeys(table["measure"]))
+    names = sorted(set(table["category"]) - {ALL_IMAGES})
+    names += [ALL_IMAGES] if ALL_IMAGES in set(table["category"]) else []
+    colours = category_colours([name for name in names if name != ALL_IMAGES]) | {ALL_IMAGES: "black"}
+    figure, panels, axes = _panels(measures, names, width=5.2 if len(measures) == 1 else 2.6)
+    for axis, measure in zip(panels, measures, strict=True):
+        rows = table[table["measure"] == measure].set_index("category").reindex(names)
+        axis.axvline(0, color=NEUTRAL, linewidth=0.8)
+        if ALL_IMAGES in rows.index and np.isfinite(rows.loc[ALL_IMAGES, "rho"]):
+            axis.axvspan(
+                rows.loc[ALL_IMAGES, "ci_low"], rows.loc[ALL_IMAGES, "ci_high"], color="#DDDDDD", linewidth=0
+            )
+        for place, (name, row) in enumerate(rows.iterrows()):
+            if not np.isfinite(row["rho"]):
+                known = row["n"] >= MIN_IMAGES
+                text = "undefined" if known else f"only {row['n']:.0f} images"
+                axis.text(0.02, place, text, fontsize=8, color=NEUTRAL, va="center")
+                continue
+            axis.plot([row["ci_low"], row["ci_high"]], [place, place], color=colours[name], linewidth=2)
+            axis.plot(
+                row["rho"], place, "D" if name == ALL_IMAGES else "o", color=colours[name], markersize=6
+            )
+        _name_rows(axis, names)
+        axis.set_title(_heading(measure), fontsize=10)
+        axis.grid(axis="x", color="#EEEEEE", linewidth=0.8)
+        axis.set_axisbelow(True)
+    low, high = np.nanmin([*table["ci_low"], -0.05]), np.nanmax([*table["ci_high"], 0.05])
+    for axis in panels:
+        axis.set_xlim(low - 0.04, high + 0.04)
+        axis.locator_params(axis="x", nbins=4)
+    for axis in axes[-1]:
+        axis.set_xlabel("Spearman's ρ")
+    _title(figure, f"{title} (lines: 95 % intervals; grey: interval of all images)")
+    return figure
+
+
+def draw_scatters(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> Figure:
+    """Scatter memorability against each measure, in the colours of the categories.
+
+    Args:
+        frame: One row per image: ``category``, ``memorability`` and the measures.
+        table: From :func:`utils.categories.tables.rho_table`.
+        title: Title of the figure.
+    """
+    measures = list(dict.fromkeys(table["measure"]))
+    down, across = _grid(len(measures))
+    figure, axes = new_figure(
+        down,
+        across,
+        width=max(0.6 + 2.9 * across, 4.6) + _legend_width(frame["category"]),
+        height=1.2 + 2.9 * down,
+        sharey=True,
+        squeeze=False,
+    )
+    for axis, measure in zip(axes.flat, measures, strict=False):
+        known = frame.dropna(subset=[measure, MEMORABILITY])
+        scatter_by_category(axis, known[measure], known[MEMORABILITY], known["category"])
+        rows = table[table["measure"] == measure].set_index("category")["rho"]
+        rho = rows.get(ALL_IMAGES, rows.iloc[0] if len(rows) == 1 else np.nan)
+        axis.set_title(f"ρ = {rho:.2f}" if np.isfinite(rho) else "ρ undefined", fontsize=10)
+        axis.set_xlabel(_heading(measure))
+        axis.locator_params(axis="x", nbins=4)
+    for axis in axes.flat[len(measures) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(_LABELS[MEMORABILITY])
+    category_legend(figure, frame["category"])
+    _title(figure, title, beside=_legend_width(frame["category"]))
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------ counts, ranks
+
+
+def draw_splits(table: pd.DataFrame) -> Figure:
+    """Draw how many images of each category are in each split.
+
+    Args:
+        table: From :func:`utils.categories.tables.split_table`.
+    """
+    counts = table.pivot(index="category", columns="split", values="n")[list(dict.fromkeys(table["split"]))]
+    names = list(counts.index)
+    figure, axis = new_figure(
+        width=_name_width(names) + 6.2, height=1.5 + _row_height(len(names)) * max(len(names), 2)
+    )
+    left = np.zeros(len(names))
+    for split, colour in zip(counts.columns, PALETTE, strict=False):
+        axis.barh(range(len(names)), counts[split], left=left, color=colour, label=split, height=0.72)
+        for place, (start, count) in enumerate(zip(left, counts[split], strict=True)):
+            if count >= 0.06 * counts.sum(axis=1).max():
+                axis.text(
+                    start + count / 2,
+                    place,
+                    f"{count:,}",
+                    ha="center",
+                    va="center",
+                    color="white",
+                    fontsize=9,
+                )
+        left += counts[split].to_numpy()
+    _name_rows(axis, names)
+    axis.set_xlabel("images")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _title(figure, f"Images by category and split ({int(counts.to_numpy().sum()):,} in all)")
+    return figure
+
+
+def draw_subcategories(table: pd.DataFrame) -> Figure:
+    """Rank subcategories by mean memorability, in columns of at most 45.
+
+    Args:
+        table: From :func:`utils.categories.tables.subcategory_table`.
+    """
+    columns = max(1, -(-len(table) // ROWS_PER_COLUMN))
+    per_column = -(-len(table) // columns)
+    names = [shorten(name, 26) for name in table["subcategory"]]
+    legend = _legend_width(table["category"])
+    figure, axes = new_figure(
+        1,
+        columns,
+        width=max((_name_width(names) + 2.3) * columns, 3.2 + legend) + legend,
+        height=1.4 + 0.19 * max(per_column, 5),
+        squeeze=False,
+        sharex=True,
+    )
+    colours = category_colours(table["category"])
+    for axis, start in zip(axes.flat, range(0, len(table), per_column), strict=True):
+        part = table.iloc[start : start + per_column]
+        shades = part["category"].map(colours)
+        axis.hlines(range(len(part)), part["ci_low"], part["ci_high"], color=shades, linewidth=1.6)
+        axis.scatter(part["mean"], range(len(part)), c=shades, s=22, zorder=3)
+        labels = [f"{name}  {rank}" for name, rank in zip(names[start:], part["rank"], strict=False)]
+        axis.set_yticks(range(len(part)), labels, fontsize=8)
+        axis.set_ylim(per_column - 0.4, -0.6)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.set_xlabel("mean memorability score")
+    category_legend(figure, table["category"])
+    _title(figure, "Subcategories ranked by memorability (mean with 95 % interval)", beside=legend)
+    return figure

@@ -1,0 +1,248 @@
+"""What ``category_plot.py`` draws: the study's tables, by category, as numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from utils.core.errors import UserError
+from utils.core.names import LOSSES
+from utils.core.tables import models_with, output_file
+from utils.statistics.correlation_tables import (
+    correlation_rows,
+    correlations_by_category,
+    false_discovery_q,
+    mean_interval,
+)
+
+if TYPE_CHECKING:
+    from utils.core.run import Run
+
+log = logging.getLogger("memorability")
+
+NO_CATEGORY = "(no category)"
+ALL_IMAGES = "all images"
+MEMORABILITY = "memorability"
+DISTANCES = ("distinctiveness", "category_centroid_distance", "global_centroid_distance")
+SPLITS = ("train", "val", "test")
+_PERCENTILES = {"minimum": 0, "p05": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "maximum": 100}
+
+
+@dataclass(frozen=True)
+class Study:
+    """The tables of an output folder that have categories.
+
+    Attributes:
+        images: One row per image: ``image_id, category, memorability``; ``subcategory``, ``split`` (empty if unknown).
+        losses: Per model, ``image_id, category, memorability`` and the losses.
+        distances: Per model, the same with the measures of distinctiveness.
+    """
+
+    images: pd.DataFrame
+    losses: dict[str, pd.DataFrame]
+    distances: dict[str, pd.DataFrame]
+
+
+def read_study(run: Run, categories: Sequence[str] | None, measures: Sequence[str] | None) -> Study:
+    """Read what is in the output folder, say what is not, and keep the categories and measures asked for.
+
+    Args:
+        run: The run, for its output folder and caveats.
+        categories: Categories to keep; all when None.
+        measures: Measures to keep; memorability, the losses and distinctiveness when None.
+
+    Raises:
+        UserError: If there is nothing to read, a category is unknown, or a measure asked for is nowhere.
+    """
+    folder = run.output_path
+    splits = [_read(run, "splits", None)] if output_file(folder, "splits").exists() else []
+    losses = {name: _read(run, "test_loss", name) for name in models_with(folder, "test_loss")}
+    names = [name for name in models_with(folder, "distinctiveness") if name != "correlations"]
+    distances = {name: _read(run, "distinctiveness", name) for name in names}
+    images = _images([*splits, *losses.values(), *distances.values()], folder)
+    for present, file, command in (
+        (splits, "splits.csv", "any stage that reads the images"),
+        (losses, "test_loss_<model>.csv", "python autoencoder_test.py"),
+        (distances, "distinctiveness_<model>.csv", "python latent_analysis.py"),
+    ):
+        if not present:
+            log.info("Skipped: %s is not in %s (written by: %s).", file, folder, command)
+    if measures is not None:
+        _check_measures(measures, [*losses.values(), *distances.values()], folder)
+    wanted = [*LOSSES, DISTANCES[0]] if measures is None else list(measures)
+    losses = {name: _keep(frame, [m for m in LOSSES if m in wanted]) for name, frame in losses.items()}
+    distances = {
+        name: _keep(frame, [m for m in DISTANCES if m in wanted]) for name, frame in distances.items()
+    }
+    study = Study(
+        images,
+        {name: frame for name, frame in losses.items() if frame.shape[1] > 3},
+        {name: frame for name, frame in distances.items() if frame.shape[1] > 3},
+    )
+    return study if categories is None else _choose(study, categories, folder)
+
+
+def _read(run: Run, table: str, model: str | None) -> pd.DataFrame:
+    """Read a table (the run takes over its caveats)."""
+    frame = run.read_table(table, model)
+    frame["category"] = frame["category"].replace("", NO_CATEGORY)
+    return frame
+
+
+def _images(tables: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
+    """Bring together what the tables say about the images themselves; they must not contradict each other."""
+    if not tables:
+        raise UserError(
+            f"Nothing to plot in {folder}: none of splits.csv, test_loss_<model>.csv and distinctiveness_<model>.csv is "
+            "there. They are written by: python autoencoder_test.py, python latent_analysis.py"
+        )
+    names = ["image_id", "category", "subcategory", "memorability", "split"]
+    parts = [table.reindex(columns=names) for table in tables]
+    stacked = pd.concat(parts, ignore_index=True)
+    scores = stacked.groupby("image_id")["memorability"].agg(["min", "max"])
+    differ = scores[(scores["max"] - scores["min"]) > 1e-6]
+    if len(differ):
+        raise UserError(
+            f"The tables in {folder} disagree about the memorability of {len(differ)} images, e.g. {differ.index[0]} "
+            f"({differ['min'].iloc[0]:.4g} and {differ['max'].iloc[0]:.4g}): they are of other data sets or score columns."
+            " Delete the old ones and run their stages again."
+        )
+    # first() takes, per column, the first cell that is not missing
+    images = stacked.replace({"subcategory": {"": None}}).groupby("image_id", sort=True).first().reset_index()
+    return images.fillna({"subcategory": "", "split": ""})
+
+
+def _keep(frame: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
+    present = [name for name in measures if name in frame.columns and frame[name].notna().any()]
+    return frame[["image_id", "category", "memorability", *present]]
+
+
+def _check_measures(measures: Sequence[str], frames: list[pd.DataFrame], folder: Path) -> None:
+    known = [MEMORABILITY, *LOSSES, *DISTANCES]
+    there = [name for name in known if any(name in frame.columns for frame in frames) or name == MEMORABILITY]
+    missing = [name for name in measures if name not in there]
+    if missing:
+        raise UserError(
+            f"No table in {folder} has {', '.join(missing)}. There are: {', '.join(there)}. Losses are written by "
+            "python autoencoder_test.py, distances by python latent_analysis.py"
+        )
+
+
+def _choose(study: Study, categories: Sequence[str], folder: Path) -> Study:
+    there = sorted(study.images["category"].unique())
+    unknown = [name for name in categories if name not in there]
+    if unknown:
+        raise UserError(
+            f"--categories {', '.join(unknown)}: not in the tables of {folder}. Categories there: {', '.join(there)}."
+        )
+
+    def keep(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[frame["category"].isin(categories)].reset_index(drop=True)
+
+    return Study(
+        keep(study.images),
+        {name: keep(frame) for name, frame in study.losses.items()},
+        {name: keep(frame) for name, frame in study.distances.items()},
+    )
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+
+
+def distribution_table(
+    frame: pd.DataFrame, measures: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Summarise measures by category, and over all images last.
+
+    Args:
+        frame: One row per image, with ``category`` and the measures.
+        measures: Columns to summarise.
+        resamples: Bootstrap resamples behind the interval of the mean.
+        seed: Their seed.
+
+    Returns:
+        A row per measure and category: n, mean with 95 % interval, sd, and percentiles.
+    """
+    rows = []
+    for measure in measures:
+        known = frame.dropna(subset=[measure])
+        groups = [*known.groupby("category", sort=True), (ALL_IMAGES, known)]
+        for name, group in groups:
+            if group.empty or (name == ALL_IMAGES and len(groups) == 2):
+                continue  # one category is all images
+            values = group[measure].to_numpy(float)
+            row = {"measure": measure, "category": name, **mean_interval(values, resamples, seed)}
+            row |= {key: float(np.percentile(values, at)) for key, at in _PERCENTILES.items()}
+            rows.append(row)
+    columns = [
+        "measure",
+        "category",
+        "n",
+        "mean",
+        "ci_low",
+        "ci_high",
+        "sd",
+        *_PERCENTILES,
+        "resamples",
+        "seed",
+    ]
+    return pd.DataFrame(rows)[columns]
+
+
+def rho_table(
+    frame: pd.DataFrame, measures: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Correlate measures with memorability inside each category and, last, over all images.
+
+    Args:
+        frame: One row per image, with ``category``, ``memorability`` and the measures.
+        measures: Columns to correlate.
+        resamples: Bootstrap resamples.
+        seed: Their seed.
+    """
+    options = {"subcategory": None, "resamples": resamples, "seed": seed}
+    inside = correlations_by_category(frame, measures, **options)
+    parts = [inside]
+    if frame["category"].nunique() > 1:
+        parts.append(correlation_rows(frame, measures, category=None, **options).assign(category=ALL_IMAGES))
+    table = pd.concat(parts, ignore_index=True)
+    table["q"] = false_discovery_q(table["p"])
+    order = {name: place for place, name in enumerate(measures)}
+    table = table.sort_values(
+        "measure", key=lambda column: column.map(order), kind="stable", ignore_index=True
+    )
+    return table[["measure", "category", "n", "rho", "ci_low", "ci_high", "p", "q", "resamples", "seed"]]
+
+
+def split_table(images: pd.DataFrame) -> pd.DataFrame:
+    """Count images by category and split, zeros included; empty where no image has a split."""
+    known = images[images["split"] != ""]
+    names = [name for name in SPLITS if name in set(known["split"])]
+    names += sorted(set(known["split"]) - set(SPLITS))
+    counts = known.groupby(["category", "split"]).size()
+    rows = [
+        {"category": category, "split": split, "n": int(counts.get((category, split), 0))}
+        for category in sorted(known["category"].unique())
+        for split in names
+    ]
+    return pd.DataFrame(rows, columns=["category", "split", "n"])
+
+
+def subcategory_table(images: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Rank subcategories by mean memorability, the most memorable first; empty where there are none."""
+    known = images[images["subcategory"] != ""]
+    rows = [
+        {"category": category, "subcategory": name, **mean_interval(group["memorability"], resamples, seed)}
+        for (category, name), group in known.groupby(["category", "subcategory"], sort=True)
+    ]
+    columns = ["category", "subcategory", "n", "mean", "ci_low", "ci_high", "sd", "resamples", "seed"]
+    table = pd.DataFrame(rows, columns=[*columns, "median"])[columns]
+    table = table.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+    table.insert(0, "rank", np.arange(1, len(table) + 1))
+    return table

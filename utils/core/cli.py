@@ -1,0 +1,233 @@
+"""What every script's command line shares: one parser, one way to fail, one way to talk.
+
+Imports nothing heavier than the standard library, so that ``--help`` answers at once; the scripts import
+torch, numpy and their kin inside ``main``.
+"""
+
+import argparse
+import errno
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from utils.core.errors import UserError
+from utils.core.log import log, setup_logging
+from utils.core.names import DEFAULT_SCORE_COLUMN, DETECTORS, SEGMENTERS
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+# Failures of the disk that a user can mend; anything else from the operating system is shown as it is.
+_DISK_ERRORS = {
+    errno.ENOSPC: "there is no space left on the device; free some and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
+    errno.EACCES: "permission was denied; change its permissions, or choose another folder with --output-path",
+    errno.EROFS: "the file system is read-only; choose another folder with --output-path",
+    errno.EPERM: "the operation is not permitted; change its permissions, or choose another with --output-path",
+}
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows every default, once, and leaves out those that say nothing (None, False)."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        # By identity: 0 and 1 are equal to False and True, and are defaults worth showing.
+        if any(action.default is value for value in (None, False, True, argparse.SUPPRESS)):
+            return action.help or ""
+        return super()._get_help_string(action) or ""
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1 (for argparse's ``type``)."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {value}")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """Parse a whole number of at least 0 (for argparse's ``type``)."""
+    return 0 if text.strip() in {"0", "+0", "-0"} else positive_int(text)
+
+
+def positive_float(text: str) -> float:
+    """Parse a finite number above 0 (for argparse's ``type``)."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got '{text}'") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
+    return value
+
+
+def _data_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--data-dir", type=Path, default=Path("MemCat"), help="folder with the images and the score table"
+    )
+    group.add_argument(
+        "--scores-csv",
+        type=Path,
+        help="score table: MemCat's CSV, a CSV with path,score, or a LaMem split file (default: found in --data-dir)",
+    )
+    group.add_argument(
+        "--score-column",
+        default=DEFAULT_SCORE_COLUMN,
+        help="column of the table that holds the memorability score",
+    )
+    group.add_argument(
+        "--sample",
+        action="store_true",
+        help="use the embedded sample (planted scores) in place of --data-dir",
+    )
+    group.add_argument(
+        "--limit",
+        type=positive_int,
+        metavar="N",
+        help="use only N images, evenly spaced over the sorted list",
+    )
+    group.add_argument(
+        "--on-error",
+        choices=("skip", "fail"),
+        default="skip",
+        help="what to do with images that are missing or unreadable",
+    )
+
+
+def _output_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--output-path", type=Path, default=Path("output"), help="folder for all results")
+    group.add_argument("--overwrite", action="store_true", help="do finished work again")
+
+
+def _models_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model-names",
+        nargs="+",
+        metavar="NAME",
+        help="checkpoints in the output folder, e.g. mem_vgg_autoencoder.pth",
+    )
+
+
+def _compute_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--image-size",
+        type=positive_int,
+        default=224,
+        metavar="PX",
+        help="side of the square the networks see",
+    )
+    _processing_flags(group)
+
+
+def _processing_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--workers", type=non_negative_int, default=2, help="workers that read images (0: in the main thread)"
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    group.add_argument("--seed", type=non_negative_int, default=0, help="seed of everything drawn at random")
+
+
+def _batch_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--batch-size", type=positive_int, default=8, help="images per pass; does not change the results"
+    )
+
+
+def _weights_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--weights",
+        choices=("pretrained", "random"),
+        default="pretrained",
+        help="weights of the helper networks (LPIPS, style, detectors); random is for trials and marks every output",
+    )
+
+
+def _scene_flags(group: argparse._ArgumentGroup) -> None:
+    for flag, short_names in (("--detector", DETECTORS), ("--segmenter", SEGMENTERS)):
+        group.add_argument(
+            flag,
+            type=lambda text, short_names=short_names: short_names.get(text, text),
+            default="heavy",
+            metavar="NAME",
+            help=", ".join(f"{short} ({name})" for short, name in short_names.items())
+            + ", or another name in models/pretrained.py",
+        )
+    group.add_argument(
+        "--min-score", type=positive_float, default=0.5, help="detected objects below this score do not count"
+    )
+
+
+_GROUPS: dict[str, tuple[str, Callable[[argparse._ArgumentGroup], None]]] = {
+    "data": ("data", _data_flags),
+    "output": ("output", _output_flags),
+    "models": ("models", _models_flags),
+    "compute": ("computation", _compute_flags),
+    "processing": ("computation", _processing_flags),  # for stages that do not use the study's square crop
+    "batch": ("computation: batches", _batch_flags),
+    "weights": ("helper networks", _weights_flags),
+    "scenes": ("objects and segments", _scene_flags),
+}
+
+
+def build_parser(description: str, *groups: str) -> argparse.ArgumentParser:
+    """Make a script's parser with the shared flags of the named groups.
+
+    Args:
+        description: What the script reads, does and writes; shown by ``--help`` as it stands.
+        groups: Any of ``data, output, models, compute, processing, batch, weights, scenes``; ``processing`` is
+            ``compute`` without ``--image-size``.
+
+    Returns:
+        A parser to which the script adds its own flags. Abbreviated flags are refused, so that a new flag
+        never changes the meaning of somebody's command.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+    )
+    for name in groups:
+        title, add_flags = _GROUPS[name]
+        add_flags(parser.add_argument_group(title))
+    return parser
+
+
+def run_script(
+    main: Callable[[argparse.Namespace], object],
+    get_parser: Callable[[], argparse.ArgumentParser],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parse, run ``main`` and turn what a user can mend into one message and exit code 2.
+
+    Args:
+        main: The script's work; takes the parsed arguments.
+        get_parser: Makes the script's parser.
+        arguments: The command line without the program's name; the process's own when left out.
+
+    Raises:
+        SystemExit: With code 2 after a :class:`UserError` or a full or read-only disk, 130 after Ctrl-C.
+    """
+    args = get_parser().parse_args(arguments)
+    setup_logging()
+    try:
+        main(args)
+    except UserError as error:
+        log.error("%s", error)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in {"utils", "models"}:
+            raise
+        log.error(
+            "The package '%s' is not installed. Install what the study needs with: make install", error.name
+        )
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        # An error of reading looks the same: a table of scores may be closed to this user as well.
+        place = error.filename or "a file"
+        log.error("Could not read or write %s: %s.", place, _DISK_ERRORS[error.errno])
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except KeyboardInterrupt:
+        log.error("Interrupted. What was finished is kept; run the same command again to go on.")
+        raise SystemExit(EXIT_INTERRUPTED) from None

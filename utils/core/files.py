@@ -1,0 +1,89 @@
+"""Files: atomic writes, JSON, checksums, a folder that can be written to."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from utils.core.errors import UserError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it onto ``path`` when the block ends well.
+
+    A reader sees the old file or the new one, never half of one, and a failed or killed write leaves the old
+    file as it was.
+
+    Args:
+        path: Where the finished file is to stand. Its folder is created.
+
+    Yields:
+        A path in the same folder, with the same suffix, that does not exist yet.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON, atomically; what JSON does not know is written as text."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: If the file holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"Expected a JSON object in {path}, found something else. Delete the file and run the stage again."
+        )
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_writable(folder: Path) -> None:
+    """Create ``folder`` and prove that files can be written there.
+
+    Raises:
+        UserError: If it is a file, or cannot be created or written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(
+            f"The output path {folder} is a file; a folder is needed. Choose another with --output-path."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise UserError(
+            f"The output folder {folder} cannot be written to ({error.strerror}). "
+            "Choose another with --output-path, or change its permissions."
+        ) from None

@@ -1,0 +1,15 @@
+"""Names that more than one room uses: architectures, losses, networks, columns, file suffixes."""
+
+DEFAULT_SCORE_COLUMN = "memorability_w_fa_correction"
+ARCHITECTURES = ("vgg11", "vgg13", "vgg16", "vgg19")
+LOSSES = ("mse", "mae", "ssim", "ms-ssim", "lpips-vgg", "lpips-alex", "lpips-sq", "style")
+DETECTORS = {"heavy": "fasterrcnn_resnet50_fpn", "light": "fasterrcnn_mobilenet_v3_large_320_fpn"}
+SEGMENTERS = {"heavy": "deeplabv3_resnet101", "light": "lraspp_mobilenet_v3_large"}
+IG_METHODS = ("gausslegendre", "riemann_middle", "riemann_trapezoid", "riemann_left", "riemann_right")
+IG_BASELINES = ("black", "white", "mean", "blur", "uniform")
+BASE_CHECKPOINT = "imagenet_vgg16_autoencoder.pth"
+SAMPLE_CAVEAT = "sample data (planted scores)"
+CAVEAT_COLUMN = "caveat"
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif"}
+)

@@ -1,0 +1,292 @@
+"""The record of a run, its device, its seed, its files: what every script does around its own work."""
+
+import datetime
+import importlib.metadata
+import logging
+import platform
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.core.device import resolve_device, seed_everything
+from utils.core.figures import save_figure
+from utils.core.files import PROJECT_ROOT, check_writable, file_sha256, write_json
+from utils.core.log import log
+from utils.core.names import CAVEAT_COLUMN, SAMPLE_CAVEAT
+from utils.core.processes import is_main_rank, world_size
+from utils.core.tables import output_file, read_table, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from matplotlib.figure import Figure
+
+_PACKAGES = (
+    *(
+        "torch",
+        "torchvision",
+        "numpy",
+        "pandas",
+        "scipy",
+        "scikit-image",
+        "scikit-learn",
+        "opencv-python-headless",
+    ),
+    *("pillow", "captum", "lpips", "matplotlib"),
+)
+
+_CHECKSUM_LIMIT_BYTES = 64 * 2**20
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(PROJECT_ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def code_revision() -> dict[str, Any]:
+    """Return the git commit of this code and whether it was modified (None where git cannot tell)."""
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git("rev-parse", "HEAD"), "modified": None if status is None else bool(status)}
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of what can change a number."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class Run:
+    """One run of one script: checks the output folder, seeds, logs to a file, keeps and writes the record.
+
+    Use as a context manager. On leaving, ``run_<script>.json`` is written with status ``complete``, ``failed``
+    or ``interrupted``. Tables and figures written through it carry the run's caveats (sample data, random
+    weights), so that no such output can be mistaken for a result.
+
+    Attributes:
+        output_path: The output folder.
+        args: The script's arguments.
+    """
+
+    def __init__(self, script: str, args: Namespace) -> None:
+        self.script = script
+        self.args = args
+        self.output_path: Path = args.output_path
+        self._device: torch.device | None = None
+        self._caveats: set[str] = set()
+        self._earlier_caveats: set[str] = set()  # of models done with: in the record, not on what follows
+        self._counts: dict[str, int] = {}
+        self._inputs: dict[str, Any] = {}
+        self._outputs: list[str] = []
+        self._skipped: set[tuple[str, str]] = set()
+        self._log_file: logging.Handler | None = None
+        self._started = ""
+
+    def __enter__(self) -> "Run":
+        check_writable(self.output_path)
+        self._started = _now()
+        if is_main_rank():
+            folder = self.output_path / "logs"
+            folder.mkdir(exist_ok=True)
+            self._log_file = logging.FileHandler(folder / f"{self.script}.log", encoding="utf-8")
+            self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            log.addHandler(self._log_file)
+        else:
+            log.setLevel(logging.WARNING)
+        if hasattr(self.args, "device"):
+            seed_everything(self.args.seed)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        status = "complete" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
+        if is_main_rank():
+            write_json(self.output_path / f"run_{self.script}.json", self._record(status, error))
+            said = "; ".join(sorted(self._caveats | self._earlier_caveats))
+            if status == "complete" and said:
+                log.warning("What this run wrote is marked where it applies: %s.", said)
+        if self._log_file is not None:
+            log.removeHandler(self._log_file)
+            self._log_file.close()
+
+    def _record(self, status: str, error: BaseException | None) -> dict[str, Any]:
+        caveats = self._caveats | self._earlier_caveats
+        return {
+            "script": self.script,
+            "status": status,
+            "error": str(error) if error else None,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "arguments": dict(sorted(vars(self.args).items())),
+            "seed": getattr(self.args, "seed", None),
+            "device": str(self._device) if self._device else None,
+            "processes": world_size(),
+            "code": code_revision(),
+            "versions": package_versions(),
+            "platform": platform.platform(),
+            "started": self._started,
+            "ended": _now(),
+            "counts": self._counts,
+            "inputs": self._inputs,
+            "outputs": sorted(set(self._outputs)),
+            "sample": SAMPLE_CAVEAT in caveats,
+            "random_weights": any("random weights" in text for text in caveats),
+            "caveats": sorted(caveats),
+        }
+
+    @property
+    def device(self) -> "torch.device":
+        """The device of ``--device``, resolved and logged at first use."""
+        if self._device is None:
+            self._device = resolve_device(self.args.device)
+            log.info("Device: %s", self._device)
+        return self._device
+
+    @property
+    def caveat(self) -> str:
+        """What must be said on every output of this run; empty when there is nothing to say."""
+        return "; ".join(sorted(self._caveats))
+
+    def note_caveats(self, caveats: Iterable[str]) -> None:
+        """Add caveats found in what this run reads (a checkpoint's, say)."""
+        self._caveats.update(caveats)
+
+    @contextmanager
+    def one_model(self) -> Iterator[None]:
+        """Keep the caveats noted in the block to what is written in it: they are one model's, not the next one's.
+
+        The record of the run names them all.
+        """
+        before = set(self._caveats)
+        try:
+            yield
+        finally:
+            self._earlier_caveats |= self._caveats
+            self._caveats = before
+
+    def note_sample(self) -> None:
+        """Mark this run's outputs as made from the embedded sample."""
+        self._caveats.add(SAMPLE_CAVEAT)
+
+    def add_picture_folder(self, folder: Path) -> None:
+        """Record a folder that pictures are read from, so that the pipeline sees them come, go or change."""
+        self._inputs[str(folder)] = {"folder": True}
+
+    def note_random(self, what: str) -> None:
+        """Mark this run's outputs as made with random weights in ``what`` (e.g. ``LPIPS``)."""
+        text = f"random weights: {what}"
+        if text not in self._caveats:
+            log.warning("RANDOM WEIGHTS in %s: results show that the code runs, and nothing else.", what)
+        self._caveats.add(text)
+
+    @property
+    def caveats(self) -> list[str]:
+        """The caveats one by one, sorted; stored in checkpoints so that they travel with the weights."""
+        return sorted(self._caveats)
+
+    def count(self, **counts: int) -> None:
+        """Record counts by name, e.g. ``images=10, done=9, skipped=1``."""
+        self._counts.update(counts)
+
+    def add_input(self, path: Path) -> None:
+        """Record an input file: its size, and its SHA-256 where it is small."""
+        size = path.stat().st_size
+        checksum = file_sha256(path) if size <= _CHECKSUM_LIMIT_BYTES else None
+        self._inputs[str(path)] = {"bytes": size, "sha256": checksum}
+
+    def add_output(self, path: Path) -> Path:
+        """Record an output file and return its path."""
+        path = Path(path)
+        inside = path.is_relative_to(self.output_path)
+        self._outputs.append(str(path.relative_to(self.output_path) if inside else path))
+        return path
+
+    def write_table(
+        self, frame: "pd.DataFrame", table: str, model: str | None = None, path: Path | None = None
+    ) -> Path:
+        """Write a declared table into the output folder, marked with this run's caveats, and record it.
+
+        Args:
+            frame: The rows; see :func:`utils.core.tables.write_table`.
+            table: The table's name in :data:`utils.core.contract.TABLES`.
+            model: Checkpoint stem for tables that exist once per model.
+            path: Another place for it.
+        """
+        path = path or output_file(self.output_path, table, model)
+        write_table(frame, path, table, caveat=self.caveat)
+        log.info("Wrote %s (%d rows)", path, len(frame))
+        return self.add_output(path)
+
+    def read_table(self, table: str, model: str | None = None, inherit: bool = True) -> "pd.DataFrame":
+        """Read a declared table from the output folder and record it as an input.
+
+        Args:
+            table: The table's name in :data:`utils.core.contract.TABLES`.
+            model: Checkpoint stem for tables that exist once per model.
+            inherit: Whether the caveats in it are from now on this run's; not for a table that this very stage
+                brings up to date.
+        """
+        path = output_file(self.output_path, table, model)
+        frame = read_table(path, table)
+        self.add_input(path)
+        if inherit and CAVEAT_COLUMN in frame.columns:
+            self.note_caveats(
+                text for cell in frame[CAVEAT_COLUMN].unique() for text in cell.split("; ") if text
+            )
+        return frame
+
+    def save_figure(
+        self, figure: "Figure", stem: str, formats: tuple[str, ...] = ("png", "pdf")
+    ) -> list[Path]:
+        """Save a figure as ``<stem>.<format>`` in the output folder, marked with this run's caveats."""
+        paths = save_figure(figure, self.output_path, stem, formats, self.caveat)
+        for path in paths:
+            self.add_output(path)
+        log.info("Wrote %s", ", ".join(str(path) for path in paths))
+        return paths
+
+    def report_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
+        """Say at the end of a stage which images were left out, and keep their names in ``skipped_images.csv``.
+
+        Args:
+            skipped: (image_id or path, reason) pairs. Rows of earlier runs of the same script are replaced; those
+                of earlier calls in this run (another model, another step) stay.
+        """
+        import pandas as pd
+
+        self._skipped.update(skipped)
+        rows = sorted(self._skipped)
+        path = output_file(self.output_path, "skipped_images")
+        new = pd.DataFrame(rows, columns=["image_id", "reason"]).assign(stage=self.script)
+        if path.exists():
+            old = read_table(path, "skipped_images")
+            new = pd.concat([old[old["stage"] != self.script], new], ignore_index=True)
+            new = new.sort_values(["image_id", "stage"], kind="stable")  # whichever stage ran last
+        elif not rows:
+            return
+        write_table(new, path, "skipped_images")
+        self.add_output(path)
+        if rows:
+            shown = "; ".join(f"{name}: {reason}" for name, reason in rows[:5])
+            more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
+            log.warning("%d images were left out (all in %s): %s%s", len(rows), path, shown, more)
+        self.count(skipped=len(rows))

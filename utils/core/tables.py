@@ -1,0 +1,202 @@
+"""Every table that one stage hands to the next: its file, its columns, their units; one writer, one reader.
+
+``docs/outputs.md`` is made from the declarations here (``python -m utils.core.tables > docs/outputs.md``).
+"""
+
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.core.contract import IMAGE_ID, TABLES, Table
+from utils.core.errors import UserError
+from utils.core.names import CAVEAT_COLUMN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FLOAT_FORMAT = "%.9g"
+
+
+def output_file(output_path: Path, table: str, model: str | None = None) -> Path:
+    """Return where a table stands in the output folder.
+
+    Args:
+        output_path: The output folder.
+        table: A name in :data:`TABLES`.
+        model: The checkpoint's file stem, for tables that exist once per model.
+    """
+    name = TABLES[table].file
+    if "{model}" in name:
+        if model is None:
+            raise ValueError(f"the table {table} exists once per model; say which")
+        name = name.format(model=model)
+    return Path(output_path) / name
+
+
+def models_with(output_path: Path, table: str) -> list[str]:
+    """Return the sorted stems of the models for which a per-model table exists in the output folder."""
+    before, after = TABLES[table].file.split("{model}")
+    pattern = re.compile(re.escape(before) + "(.+)" + re.escape(after))
+    found = (pattern.fullmatch(path.name) for path in Path(output_path).glob(f"{before}*{after}"))
+    return sorted(match[1] for match in found if match)
+
+
+def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "") -> None:
+    """Check a table against its declaration and write it, atomically.
+
+    UTF-8, header, declared columns first in declared order, rows sorted by ``image_id`` where there is one,
+    floats to 9 significant digits, undefined values as empty cells. Where ``caveat`` is not empty, a last
+    column ``caveat`` repeats it on every row; rows that come with a caveat of their own (kept from an earlier run,
+    empty for none) keep that one.
+
+    Args:
+        frame: The rows.
+        path: Where to write.
+        table: A name in :data:`TABLES`.
+        caveat: What must be said of every number in it (sample data, random weights).
+
+    Raises:
+        ValueError: If the frame does not fit the declaration (a bug of ours, not of the user).
+    """
+    from utils.core.files import atomic_path
+
+    declared = TABLES[table]
+    problem = _problem(frame, declared)
+    if problem:
+        raise ValueError(f"table {table}: {problem}")
+    names = [column.name for column in declared.columns if column.name in frame.columns]
+    frame = frame[names + [name for name in frame.columns if name not in names]]
+    if IMAGE_ID.name in frame.columns:
+        frame = frame.sort_values("image_id", kind="stable")
+    caveats: pd.Series | str = caveat
+    if CAVEAT_COLUMN in frame.columns:
+        own = frame[CAVEAT_COLUMN].astype(object)
+        caveats = own.where(own.notna(), caveat)
+    frame = frame.drop(columns=CAVEAT_COLUMN, errors="ignore").assign(**{CAVEAT_COLUMN: caveats})
+    if frame[CAVEAT_COLUMN].eq("").all():
+        frame = frame.drop(columns=CAVEAT_COLUMN)
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, encoding="utf-8", lineterminator="\n")
+
+
+def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFrame":
+    """Read a declared table and check it.
+
+    Args:
+        path: The file.
+        table: A name in :data:`TABLES`.
+        command: The command to name when the file is missing, in place of the declared one.
+
+    Returns:
+        The rows; text columns as ``str`` with empty cells as ``""``, numbers as ``float64`` or ``int64``, NaN for
+        empty cells of nullable number columns.
+
+    Raises:
+        UserError: If the file is missing (names the stage that writes it), is not a table, lacks a column,
+            repeats a key, or holds something that is not a number where one belongs.
+    """
+    declared = TABLES[table]
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} is missing. It is written by: {command or declared.command}")
+    frame = read_csv(path, text_columns=[column.name for column in declared.columns if column.kind == "text"])
+    for column in declared.columns:
+        if column.name in frame.columns and column.kind in {"int", "float"}:
+            frame[column.name] = to_numbers(frame[column.name], path, allow_empty=column.nullable)
+    problem = _problem(frame, declared)
+    if problem:
+        raise UserError(f"{path}: {problem}. Delete the file and run again: {command or declared.command}")
+    for column in declared.columns:
+        if column.name in frame.columns and column.kind == "int" and not frame[column.name].isna().any():
+            frame[column.name] = frame[column.name].astype("int64")
+    return frame
+
+
+def kept_rows(old: "pd.DataFrame", keep: "pd.Series") -> "pd.DataFrame":
+    """Return rows of a table as read that are to stand beside new ones, each with the caveat it had (or none).
+
+    Args:
+        old: The table as read.
+        keep: Which rows stay.
+    """
+    rows = old[keep]
+    return rows if CAVEAT_COLUMN in rows.columns else rows.assign(**{CAVEAT_COLUMN: ""})
+
+
+def read_csv(path: Path, text_columns: Iterable[str] = (), **options: object) -> "pd.DataFrame":
+    """Read any CSV a user may hand over, with one clear message where that fails.
+
+    Args:
+        path: The file.
+        text_columns: Columns kept as text whatever they look like (``007.jpg``, ``NA``).
+        options: Passed to :func:`pandas.read_csv`.
+
+    Raises:
+        UserError: If the file is missing, empty, binary or not a table.
+    """
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(
+            path, dtype=dict.fromkeys(text_columns, str), keep_default_na=False, na_values={}, **options
+        )
+    except FileNotFoundError:
+        raise UserError(f"The table {path} does not exist. Check the path.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; a CSV file was expected.") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{path} cannot be read as a CSV table ({error}). Expected UTF-8 text with a header line."
+        ) from None
+    return frame
+
+
+def to_numbers(values: "pd.Series", path: Path, allow_empty: bool = False) -> "pd.Series":
+    """Turn a column into numbers, or say which rows are none.
+
+    Args:
+        values: The column as read.
+        path: The file it came from, for the message.
+        allow_empty: Whether empty cells are allowed (they become NaN).
+
+    Raises:
+        UserError: Naming the column, up to three rows (counted as a text editor counts lines) and what they hold.
+    """
+    import numpy as np
+    import pandas as pd
+
+    text = values.astype(str).str.strip()
+    numbers = pd.to_numeric(text.where(text != "", None), errors="coerce").astype("float64")
+    bad = ~np.isfinite(numbers) & ~((text == "") & allow_empty)
+    if bad.any():
+        rows = np.flatnonzero(bad)
+        shown = ", ".join(f"line {row + 2}: '{text.iloc[row]}'" for row in rows[:3])
+        more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+        raise UserError(
+            f"{path}: column {values.name} must hold finite numbers, found {shown}{more}. Correct the file."
+        )
+    return numbers
+
+
+def _problem(frame: "pd.DataFrame", declared: Table) -> str:
+    """Say what is wrong with a frame, or return an empty text."""
+    missing = [
+        c.name for c in declared.columns if c.name not in frame.columns and c.name not in declared.optional
+    ]
+    if missing:
+        return f"column {', '.join(missing)} is missing (found: {', '.join(map(str, frame.columns))})"
+    known = {c.name for c in declared.columns} | {CAVEAT_COLUMN}
+    extra = [str(name) for name in frame.columns if name not in known]
+    if extra and not declared.open_ended:
+        return f"unexpected column {', '.join(extra)}"
+    if declared.key and frame.duplicated(list(declared.key)).any():
+        repeated = frame.loc[frame.duplicated(list(declared.key)), list(declared.key)].iloc[0]
+        return f"the row {' / '.join(map(str, repeated))} stands there more than once"
+    for column in declared.columns:
+        if column.name in frame.columns and not column.nullable:
+            empty = frame[column.name].isna() | (frame[column.name].astype(str) == "")
+            if empty.any():
+                return f"column {column.name} is empty in {int(empty.sum())} rows"
+    return ""

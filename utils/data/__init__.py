@@ -1,0 +1,1 @@
+"""Images and their memorability scores: finding, reading, preprocessing, splitting; the embedded sample."""

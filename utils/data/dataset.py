@@ -1,0 +1,283 @@
+"""Images and their memorability scores: finding them and joining them with their table.
+
+MemCat (Goetschalckx & Wagemans 2019, PeerJ 7:e8169) in each layout people unpack it to, any CSV with
+``path,score``, LaMem split files, plain folders of pictures, and the embedded sample.
+"""
+
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from utils.core.errors import UserError
+from utils.core.log import log
+from utils.core.names import IMAGE_SUFFIXES
+from utils.core.processes import barrier, is_main_rank
+from utils.core.tables import read_csv
+from utils.data.scores import read_scores
+
+if TYPE_CHECKING:
+    from utils.core.run import Run
+
+TABLE_NAME = "memcat_image_data.csv"
+TABLE_FOLDERS = ("", "MemCat_data", "data")
+DATASET_COLUMNS = [
+    "image_id",
+    "path",
+    "category",
+    "subcategory",
+    "memorability",
+    "hits",
+    "false_alarms",
+    "n_resp",
+    "split",
+]
+
+HOW_TO_GET_MEMCAT = (
+    "MemCat comes from https://gestaltrevision.be/projects/memcat (images and data archives): unpack both in one folder "
+    "and name it with --data-dir. To try the study without it, add --sample."
+)
+
+
+@dataclass
+class Dataset:
+    """A set of images with memorability scores.
+
+    Attributes:
+        name: ``MemCat``, ``sample`` or the table's file name.
+        root: The image root; ``image_id`` is relative to it.
+        table: One row per usable image, sorted by ``image_id``: ``image_id, path, category, subcategory,
+            memorability, hits, false_alarms, n_resp, split`` (NaN or empty text where the source has none).
+            After ``--limit``.
+        full_table: The same before ``--limit``.
+        score_column: The column the scores came from.
+        scores_csv: The table's file.
+        skipped: (image_id or path, reason) of what was left out.
+        is_sample: Whether this is the embedded sample with its planted scores.
+    """
+
+    name: str
+    root: Path
+    table: pd.DataFrame
+    full_table: pd.DataFrame
+    score_column: str
+    scores_csv: Path
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    is_sample: bool = False
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether every image has hits, false alarms and responses, so that a noise ceiling can be had."""
+        return bool(self.full_table[["hits", "false_alarms", "n_resp"]].notna().all(axis=None))
+
+    def note_on(self, run: "Run") -> None:
+        """Record on a run what it reads of this data set: the score table, the folders its pictures are or belong in.
+
+        Marks the run's outputs if this is the embedded sample. The folders let the pipeline see that pictures have
+        come, gone or changed since.
+        """
+        self.mark(run)
+        if self.scores_csv.is_file():
+            run.add_input(self.scores_csv)
+        pictures = [*self.full_table["path"], *(self.root / name for name, _ in self.skipped)]
+        for folder in {Path(picture).parent for picture in pictures}:
+            run.add_picture_folder(folder)
+
+    def mark(self, run: "Run") -> None:
+        """Mark a run's outputs if this is the embedded sample."""
+        if self.is_sample:
+            run.note_sample()
+
+
+def find_table(data_dir: Path) -> Path:
+    """Find the score table under a data folder.
+
+    Raises:
+        UserError: If there is none, or more than one outside the usual places.
+    """
+    if not data_dir.is_dir():
+        found = "a file" if data_dir.exists() else "nothing"
+        raise UserError(f"Expected a data folder at {data_dir}, found {found}. {HOW_TO_GET_MEMCAT}")
+    for folder in TABLE_FOLDERS:
+        if (data_dir / folder / TABLE_NAME).is_file():
+            return data_dir / folder / TABLE_NAME
+    deeper = sorted(
+        path for depth in (2, 3) for path in data_dir.glob("/".join(["*"] * depth) + f"/{TABLE_NAME}")
+    )
+    if len(deeper) == 1:
+        return deeper[0]
+    if deeper:
+        raise UserError(
+            f"Several score tables under {data_dir}: {', '.join(map(str, deeper))}. Choose one with --scores-csv."
+        )
+    if (data_dir / "splits").is_dir() and list((data_dir / "splits").glob("*_1.txt")):
+        return data_dir / "splits"
+    raise UserError(
+        f"Expected {TABLE_NAME} under {data_dir} (at the top, in MemCat_data/ or in data/), found none. {HOW_TO_GET_MEMCAT}"
+    )
+
+
+def find_image_root(data_dir: Path, relative: Sequence[str]) -> Path | None:
+    """Find the folder under which most of the named files stand, looking up to four folders deep.
+
+    Args:
+        data_dir: Where to look.
+        relative: Paths relative to the image root, as the table has them.
+
+    Returns:
+        The folder, or None if not one of (a sample of) the files exists anywhere.
+    """
+    step = max(len(relative) // 200, 1)
+    probe = relative[::step]
+    tops = {name.split("/", 1)[0] for name in probe if "/" in name}
+    best, best_count = None, 0
+    level = [data_dir]
+    for _ in range(5):
+        for folder in level:
+            count = sum((folder / name).is_file() for name in probe)
+            if count > best_count:
+                best, best_count = folder, count
+        if best is not None:
+            return best
+        level = sorted(
+            Path(entry.path)
+            for folder in level
+            for entry in os.scandir(folder)
+            if entry.is_dir() and entry.name not in tops
+        )
+    return None
+
+
+def _repeated(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Deal with image ids that stand in the table more than once.
+
+    Equal rows are kept once; of rows that disagree none is kept, since nothing says which is right.
+    """
+    repeated = table["image_id"].duplicated(keep=False)
+    if not repeated.any():
+        return table, []
+    skipped = []
+    keep = ~repeated
+    for image_id, rows in table[repeated].groupby("image_id"):
+        if len(rows.drop_duplicates()) == 1:
+            keep[rows.index[0]] = True
+            skipped.append((str(image_id), f"listed {len(rows)} times with equal values, used once"))
+        else:
+            skipped.append((str(image_id), f"listed {len(rows)} times with different values, not used"))
+    return table[keep], skipped
+
+
+def _unlisted(root: Path, ids: set[str], is_tree: bool) -> list[tuple[str, str]]:
+    """Name the pictures on disk that the table does not know (only within category folders, where there are any)."""
+    tops = sorted({name.split("/", 1)[0] for name in ids if "/" in name}) if is_tree else []
+    found = []
+    for folder in [root / top for top in tops]:
+        for current, folders, files in os.walk(folder):
+            folders.sort()
+            for file in files:
+                image_id = (Path(current) / file).relative_to(root).as_posix()
+                if Path(file).suffix.lower() in IMAGE_SUFFIXES and image_id not in ids:
+                    found.append((image_id, "on disk but not in the table"))
+    return found
+
+
+def limit_rows(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
+    """Keep ``limit`` rows, evenly spaced, so that a small subset still spans the categories."""
+    if limit is None or limit >= len(table):
+        return table
+    return table.iloc[np.arange(limit) * len(table) // limit].reset_index(drop=True)
+
+
+def _image_root(table: pd.DataFrame, data_dir: Path, scores_csv: Path) -> Path:
+    ids = table["image_id"].tolist()
+    if not ids:
+        raise UserError(
+            f"{scores_csv}: every image stands there more than once with different values, so none can be used. "
+            "Correct the file."
+        )
+    if all(os.path.isabs(name) for name in ids):
+        return Path(os.path.commonpath([os.path.dirname(name) for name in ids]))
+    for place in dict.fromkeys((data_dir, scores_csv.parent)):
+        root = find_image_root(place, ids) if place.is_dir() else None
+        if root is not None:
+            return root
+    raise UserError(
+        f"None of the {len(ids)} images named in {scores_csv} was found under {data_dir}: expected e.g. {ids[0]}. "
+        f"Name the folder with the images with --data-dir. {HOW_TO_GET_MEMCAT}"
+    )
+
+
+def load_dataset(args: Namespace) -> Dataset:
+    """Find the score table and the images, join them, and check both.
+
+    Args:
+        args: With ``data_dir, scores_csv, score_column, sample, limit, on_error, output_path, seed`` (see
+            :mod:`utils.core.cli`).
+
+    Returns:
+        The data set; images in the table but not on disk, on disk but not in the table, and duplicates are in
+        ``skipped``.
+
+    Raises:
+        UserError: If nothing is found, the table is wrong, or an image is missing with ``--on-error fail``.
+    """
+    data_dir, scores_csv = args.data_dir, args.scores_csv
+    if args.sample:
+        from utils.data.sample import build_sample
+
+        if is_main_rank():
+            build_sample(args.output_path / "sample")
+        barrier()
+        data_dir, scores_csv = build_sample(args.output_path / "sample"), None
+        log.warning("SAMPLE DATA: the embedded photographs with planted scores stand in for --data-dir.")
+    scores_csv = scores_csv or find_table(data_dir)
+    if not scores_csv.exists():
+        raise UserError(
+            f"The score table {scores_csv} does not exist. Check --scores-csv. {HOW_TO_GET_MEMCAT}"
+        )
+    table, score_column = read_scores(scores_csv, args.score_column)
+    if table.empty:
+        raise UserError(f"{scores_csv} names no image. Expected a row per image below the header.")
+    table, skipped = _repeated(table)
+    root = _image_root(table, data_dir, scores_csv)
+    table, missing = _locate(table, root)
+    skipped += missing + _unlisted(root, set(table["image_id"]), "image_file" in _header(scores_csv))
+    if skipped and args.on_error == "fail":
+        shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:5])
+        raise UserError(
+            f"{len(skipped)} images do not fit together with {scores_csv} ({shown}). Leave them out with --on-error skip."
+        )
+    table = table.sort_values("image_id").reset_index(drop=True)[DATASET_COLUMNS]
+    limited = limit_rows(table, args.limit)
+    name = "sample" if args.sample else "MemCat" if scores_csv.name == TABLE_NAME else scores_csv.name
+    log.info(
+        "%s: %d images in %s, scores: column %s of %s", name, len(limited), root, score_column, scores_csv
+    )
+    return Dataset(name, root, limited, table, score_column, scores_csv, skipped, args.sample)
+
+
+def _header(scores_csv: Path) -> list[str]:
+    if scores_csv.is_dir() or scores_csv.suffix == ".txt":
+        return []
+    return list(read_csv(scores_csv, nrows=0).columns)
+
+
+def _locate(table: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Add each image's path, make its id relative to the root, and drop those that are not on disk."""
+    paths = [root / name for name in table["image_id"]]
+    table = table.assign(path=[str(path) for path in paths])
+    ids = [
+        os.path.relpath(path, root).replace(os.sep, "/")
+        if os.path.isabs(name)
+        else os.path.normpath(name).replace(os.sep, "/")
+        for path, name in zip(paths, table["image_id"], strict=True)
+    ]
+    table["image_id"] = ids
+    exists = np.array([path.is_file() for path in paths])
+    missing = [(image_id, "in the table but not on disk") for image_id in table.loc[~exists, "image_id"]]
+    return table[exists], missing

@@ -1,0 +1,1 @@
+"""Colour, texture, structure and scene of an image as numbers, and what they have to do with memorability."""

@@ -1,0 +1,264 @@
+"""Colour, texture and structure of a photograph as numbers with units (paper: interpretability analysis).
+
+All functions take pixels as (H, W, 3) uint8 arrays in RGB order, or (H, W) uint8 grey arrays, and return
+dictionaries of floats keyed by the names declared in `FEATURES`. A feature that a picture does not have (the
+hue of a grey picture, the co-occurrence correlation of a one-colour picture) is NaN, which the table writes
+as an empty cell; it is never 0.
+
+The paper names families of features, not their settings; every setting is a constant of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.core.feature_names import FEATURES, GROUPS
+from utils.data.pixels import MAX_SIDE_PX, bounded, entropy_bits, read_pixels, to_grey, to_lab
+
+MIN_SIDE_PX = 3
+"""The Sobel and Canny windows; a picture narrower than this has no structure features."""
+
+MIN_MEAN_CHROMA = 1 / 255
+"""Below one grey level of chroma on average a picture is grey and has no hue."""
+
+MIN_RESULTANT = 1e-4
+"""Below this resultant length hues cancel out (red against cyan) and have neither mean nor spread."""
+
+LAB_BIN_LIGHTNESS, LAB_BIN_CHROMA = 10.0, 16.0
+
+"""Cell of the LAB histogram behind colour diversity. A and B cells are centred on 0, so that the noise of
+nearly grey pixels around 0 does not fall into four cells."""
+
+GLCM_LEVELS = 256
+GLCM_OFFSETS = ((0, 1), (-1, 1), (-1, 0), (-1, -1))
+"""(row, column) steps of the co-occurrence matrix: distance 1 px at 0, 45, 90 and 135 degrees."""
+
+CANNY_LOW, CANNY_HIGH = 100, 200
+
+"""Hysteresis thresholds of Canny on the Euclidean 3x3 Sobel magnitude of the 0..255 grey image."""
+
+SOBEL_BIN = 4.0
+"""Width of the histogram cells behind Sobel entropy, in units of the 3x3 Sobel magnitude (0..1442)."""
+
+
+def circular_hue(hue: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Weighted circular mean and standard deviation of hues, after Hanbury (2003).
+
+    Args:
+        hue: degrees, any shape.
+        weight: non-negative, same shape; chroma here, so that grey pixels, whose hue is noise, do not count.
+
+    Returns:
+        Mean in [0, 360) degrees and circular standard deviation sqrt(-2 ln R) in degrees, R being the
+        resultant length; both NaN where there is no weight or the hues cancel out.
+    """
+    radians = np.deg2rad(hue)
+    total = float(weight.sum(dtype=np.float64))
+    if total <= 0:
+        return np.nan, np.nan
+    x = float((weight * np.cos(radians)).sum(dtype=np.float64)) / total
+    y = float((weight * np.sin(radians)).sum(dtype=np.float64)) / total
+    resultant = min(float(np.hypot(x, y)), 1.0)
+    if resultant < MIN_RESULTANT:
+        return np.nan, np.nan
+    # Single hues end within float32 rounding of R = 1; the root would blow that up to hundredths of a degree.
+    spread = 0.0 if 1 - resultant < 1e-7 else float(np.rad2deg(np.sqrt(-2 * np.log(resultant))))
+    return float(np.rad2deg(np.arctan2(y, x)) % 360), spread
+
+
+def colourfulness(rgb: np.ndarray) -> float:
+    """Colourfulness of Hasler & Suesstrunk (2003), metric M3; 0 for a grey picture, larger is more colourful.
+
+    Args:
+        rgb: (H, W, 3) uint8, sRGB.
+    """
+    import cv2
+
+    red, green, blue = (rgb[..., channel].astype(np.float32) for channel in range(3))
+    opponents = np.stack([red - green, 0.5 * (red + green) - blue], axis=-1)
+    mean, std = cv2.meanStdDev(opponents)
+    return float(np.hypot(*std.ravel()) + 0.3 * np.hypot(*mean.ravel()))
+
+
+def colour_diversity(lab: np.ndarray) -> float:
+    """Shannon entropy (bits) of the LAB histogram in fixed cells; 0 is one colour, larger is more colours.
+
+    Args:
+        lab: (H, W, 3) float32, L 0..100, A and B around 0.
+    """
+    lightness = np.minimum(lab[..., 0] / LAB_BIN_LIGHTNESS, 9.0).astype(np.int32)
+    chroma = np.rint(lab[..., 1:] / LAB_BIN_CHROMA).astype(np.int32) + 8  # -128..128 to 0..16
+    cells = (lightness * 17 + chroma[..., 0]) * 17 + chroma[..., 1]
+    return entropy_bits(np.bincount(cells.ravel(), minlength=10 * 17 * 17))
+
+
+def colour_features(rgb: np.ndarray) -> dict[str, float]:
+    """Colour features of one picture, (H, W, 3) uint8 RGB; names and units in `FEATURES`."""
+    import cv2
+
+    lab = to_lab(rgb)
+    hsv = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # H 0..360, S and V 0..1
+    lab_mean, lab_std = (part.ravel() for part in cv2.meanStdDev(lab))
+    hsv_mean, hsv_std = (part.ravel() for part in cv2.meanStdDev(hsv))
+    chroma = hsv[..., 1] * hsv[..., 2]  # max(R, G, B) - min(R, G, B)
+    hue_mean, hue_std = np.nan, np.nan
+    if chroma.mean(dtype=np.float64) >= MIN_MEAN_CHROMA * (1 - 1e-6):
+        hue_mean, hue_std = circular_hue(hsv[..., 0], chroma)
+    contrast = [float(np.subtract(*np.percentile(lab[..., axis], [95, 5]))) for axis in (1, 2)]
+    return {
+        "lab_l_mean": lab_mean[0],
+        "lab_l_std": lab_std[0],
+        "lab_a_mean": lab_mean[1],
+        "lab_a_std": lab_std[1],
+        "lab_b_mean": lab_mean[2],
+        "lab_b_std": lab_std[2],
+        "hsv_hue_mean": hue_mean,
+        "hsv_hue_std": hue_std,
+        "hsv_saturation_mean": hsv_mean[1],
+        "hsv_saturation_std": hsv_std[1],
+        "hsv_value_mean": hsv_mean[2],
+        "hsv_value_std": hsv_std[2],
+        "chroma_contrast_a": contrast[0],
+        "chroma_contrast_b": contrast[1],
+        "colourfulness": colourfulness(rgb),
+        "colour_diversity": colour_diversity(lab),
+    }
+
+
+def glcm(grey: np.ndarray, offset: tuple[int, int], levels: int = GLCM_LEVELS) -> np.ndarray | None:
+    """Grey-level co-occurrence matrix of one offset, symmetric and summing to 1 (Haralick et al. 1973).
+
+    Args:
+        grey: (H, W) integers in 0..levels-1.
+        offset: (rows, columns) from a pixel to its neighbour; rows grow downwards.
+        levels: number of grey levels.
+
+    Returns:
+        (levels, levels) float64, or None where the picture has no such pair of pixels.
+    """
+    height, width = grey.shape
+    rows, columns = offset
+    if abs(rows) >= height or abs(columns) >= width:
+        return None
+    first = grey[max(0, -rows) : height - max(0, rows), max(0, -columns) : width - max(0, columns)]
+    second = grey[max(0, rows) : height + min(0, rows), max(0, columns) : width + min(0, columns)]
+    pairs = first.astype(np.intp) * levels + second
+    counts = np.bincount(pairs.ravel(), minlength=levels * levels).reshape(levels, levels)
+    return (counts + counts.T) / (2 * pairs.size)
+
+
+def glcm_properties(matrix: np.ndarray) -> tuple[float, float, float, float]:
+    """Contrast, energy, homogeneity and correlation of a co-occurrence matrix, as scikit-image defines them.
+
+    Args:
+        matrix: (levels, levels), symmetric, summing to 1.
+
+    Returns:
+        Contrast in squared levels, energy in (0, 1], homogeneity in (0, 1], correlation in [-1, 1]; the
+        correlation of a single grey level is undefined and NaN (scikit-image returns 1).
+    """
+    grid = np.arange(len(matrix), dtype=np.float64)
+    squared = (grid[:, None] - grid[None, :]) ** 2
+    marginal = matrix.sum(axis=1)
+    mean = marginal @ grid
+    variance = marginal @ (grid - mean) ** 2
+    contrast = float((matrix * squared).sum())
+    energy = float(np.sqrt((matrix * matrix).sum()))
+    homogeneity = float((matrix / (1 + squared)).sum())
+    # Symmetric, so E[(i - j)^2] = 2 var - 2 cov, and the covariance needs no second pass over the matrix.
+    correlation = 1 - contrast / (2 * variance) if variance > 1e-12 else np.nan
+    return contrast, energy, homogeneity, float(correlation)
+
+
+def texture_features(grey: np.ndarray) -> dict[str, float]:
+    """Texture features of one picture, (H, W) uint8; names, units and GLCM settings in `FEATURES`."""
+    matrices = [matrix for offset in GLCM_OFFSETS if (matrix := glcm(grey, offset)) is not None]
+    # A single pixel has no neighbours, hence no matrix and no values.
+    properties = [glcm_properties(matrix) for matrix in matrices] or [(np.nan,) * 4]
+    values = np.mean(properties, axis=0)
+    names = ("glcm_contrast", "glcm_energy", "glcm_homogeneity", "glcm_correlation")
+    entropy = entropy_bits(np.bincount(grey.ravel(), minlength=256))
+    return {"grey_entropy": entropy, **dict(zip(names, values.tolist(), strict=True))}
+
+
+def structure_features(grey: np.ndarray) -> dict[str, float]:
+    """Edge density (the paper's clutter score) and Sobel entropy of one picture, (H, W) uint8.
+
+    Both are NaN for a picture narrower than the 3x3 window.
+    """
+    import cv2
+
+    if min(grey.shape) < MIN_SIDE_PX:
+        return {"edge_density": np.nan, "sobel_entropy": np.nan}
+    edges = cv2.Canny(grey, CANNY_LOW, CANNY_HIGH, apertureSize=3, L2gradient=True)
+    across = cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=3)
+    down = cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=3)
+    # Whole numbers below 2^24, so the sum is exact and its root correctly rounded. cv2.magnitude rounds differently
+    # with the position of the array in memory, which moved pixels on a cell's edge from one run to the next.
+    cells = (np.sqrt(across * across + down * down) / SOBEL_BIN).astype(np.int32)
+    return {
+        "edge_density": cv2.countNonZero(edges) / grey.size,
+        "sobel_entropy": entropy_bits(np.bincount(cells.ravel())),
+    }
+
+
+def image_features(rgb: np.ndarray, groups: Sequence[str] = GROUPS) -> dict[str, float]:
+    """The features of the chosen groups for one picture, in the order of `FEATURES`.
+
+    Args:
+        rgb: (H, W, 3) uint8 in RGB order, any size; reduced to `MAX_SIDE_PX` where it is larger.
+        groups: any of `GROUPS`.
+
+    Returns:
+        Feature name to value; NaN where undefined.
+
+    Raises:
+        ValueError: for an unknown group or pixels of another shape or type.
+    """
+    unknown = sorted(set(groups) - set(GROUPS))
+    if unknown:
+        raise ValueError(f"unknown feature group {', '.join(unknown)}; choose from {', '.join(GROUPS)}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
+        raise ValueError(f"expected (H, W, 3) uint8 RGB pixels, received {rgb.shape} {rgb.dtype}")
+    rgb = bounded(rgb)
+    grey = to_grey(rgb)
+    compute: dict[str, Callable[[], dict[str, float]]] = {
+        "colour": lambda: colour_features(rgb),
+        "texture": lambda: texture_features(grey),
+        "structure": lambda: structure_features(grey),
+    }
+    found: dict[str, float] = {}
+    for group in GROUPS:
+        if group in groups:
+            found.update(compute[group]())
+    return {name: float(value) for name, value in found.items()}
+
+
+def definition() -> dict[str, object]:
+    """Every setting that decides a value, for the record that tells whether finished work still stands."""
+    return {
+        "MAX_SIDE_PX": MAX_SIDE_PX,
+        "MIN_SIDE_PX": MIN_SIDE_PX,
+        "MIN_MEAN_CHROMA": MIN_MEAN_CHROMA,
+        "MIN_RESULTANT": MIN_RESULTANT,
+        "LAB_BIN_LIGHTNESS": LAB_BIN_LIGHTNESS,
+        "LAB_BIN_CHROMA": LAB_BIN_CHROMA,
+        "GLCM_LEVELS": GLCM_LEVELS,
+        "GLCM_OFFSETS": GLCM_OFFSETS,
+        "CANNY_LOW": CANNY_LOW,
+        "CANNY_HIGH": CANNY_HIGH,
+        "SOBEL_BIN": SOBEL_BIN,
+        "features": [feature.name for feature in FEATURES],
+    }
+
+
+def file_features(path: str | Path, groups: Sequence[str] = GROUPS) -> dict[str, float]:
+    """Read one image file and compute its features; made to run in a worker process.
+
+    Raises:
+        ImageError: the file cannot be read as an image.
+    """
+    return image_features(read_pixels(path), groups)

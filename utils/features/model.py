@@ -1,0 +1,355 @@
+"""How much of memorability image features explain, by cross-validation, and what they add to the autoencoder.
+
+Every image is predicted exactly once, by a model fitted without it. Two learners: ridge regression (what a
+linear reading of the features gives) and gradient boosting (interactions and thresholds as well).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.core.feature_names import FEATURES, SCENE_FEATURES
+from utils.core.log import log
+from utils.statistics.correlation_tables import correlation_rows, paired_difference, spearman
+
+ALL_FEATURES = {feature.name: feature for feature in (*FEATURES, *SCENE_FEATURES)}
+CIRCULAR = ("hsv_hue_mean",)
+LEARNERS = ("gradient boosting", "ridge")
+FROM_FEATURES, FROM_ERROR, FROM_BOTH = "image features", "error and distinctiveness", "both"
+
+MIN_IMAGES_PER_FOLD = 4
+"""With fewer images per fold neither the fit nor its rho says anything."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How the models are fitted and judged.
+
+    Attributes:
+        folds: folds of the cross-validation.
+        repeats: shuffles per feature behind the permutation importance.
+        resamples: bootstrap resamples of the images.
+        seed: seed of folds, learners, shuffles and resamples.
+    """
+
+    folds: int = 5
+    repeats: int = 5
+    resamples: int = 1000
+    seed: int = 0
+
+    @property
+    def min_images(self) -> int:
+        """The fewest images that are worth a model."""
+        return MIN_IMAGES_PER_FOLD * self.folds
+
+
+def linearise(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the cosine and sine of circular features, as ``<name>_cos`` and ``<name>_sin``.
+
+    Ranks and linear models cannot see that 359 degrees is next to 0.
+    """
+    added = {}
+    for name in CIRCULAR:
+        if name in frame:
+            radians = np.deg2rad(frame[name])
+            added |= {f"{name}_cos": np.cos(radians), f"{name}_sin": np.sin(radians)}
+    return frame.assign(**added)
+
+
+def feature_group(name: str) -> str:
+    """The group of a feature, or of the cosine or sine of one."""
+    return ALL_FEATURES[name.removesuffix("_cos").removesuffix("_sin")].group
+
+
+def predictor_columns(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns by which each feature of a linearised frame enters a model.
+
+    Features that are the same in all images, or missing in all, are left out.
+    """
+    columns = {}
+    for name in ALL_FEATURES:
+        parts = [f"{name}_cos", f"{name}_sin"] if name in CIRCULAR else [name]
+        if all(part in frame for part in parts) and any(frame[part].nunique() > 1 for part in parts):
+            columns[name] = parts
+    return columns
+
+
+def assign_folds(category: Sequence[str], folds: int, seed: int) -> np.ndarray:
+    """Deal the images of each category evenly over the folds.
+
+    Args:
+        category: (n,) labels.
+        folds: number of folds.
+        seed: seed of the dealing; the global random state is left alone.
+
+    Returns:
+        (n,) fold numbers 0..folds-1, sizes differing by one at most, overall and within each category.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(category))
+    dealt = shuffled[np.argsort(np.asarray(category, dtype=str)[shuffled], kind="stable")]
+    result = np.empty(len(category), dtype=int)
+    result[dealt] = np.arange(len(category)) % folds
+    return result
+
+
+def make_learner(name: str, n: int, seed: int) -> Any:
+    """Make an unfitted learner that copes with missing values.
+
+    Args:
+        name: one of `LEARNERS`.
+        n: images it will be fitted on; few images get small leaves.
+        seed: seed of the learner.
+    """
+    if name == "gradient boosting":
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        return HistGradientBoostingRegressor(
+            learning_rate=0.05,
+            max_iter=200,
+            max_leaf_nodes=15,
+            min_samples_leaf=max(2, min(20, n // 20)),
+            l2_regularization=1.0,
+            early_stopping=False,
+            random_state=seed,
+        )
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    # Missing means "no object" or "no hue", which may itself matter: hence the indicator columns.
+    impute = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    return make_pipeline(impute, StandardScaler(), RidgeCV(alphas=np.logspace(-2, 5, 22)))
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """One learner fitted once per fold.
+
+    Attributes:
+        predicted: (n,) the prediction of each image by the fit without it.
+        models: one fitted learner per fold.
+        folds: (n,) the fold of each image.
+    """
+
+    predicted: np.ndarray
+    models: list[Any]
+    folds: np.ndarray
+
+    def predict(self, values: np.ndarray) -> np.ndarray:
+        """Predict (n, k) values, each image by the fit without it."""
+        predicted = np.empty(len(values))
+        for fold, model in enumerate(self.models):
+            held_out = self.folds == fold
+            predicted[held_out] = model.predict(values[held_out])
+        return predicted
+
+
+def cross_validate(
+    learner: str, values: np.ndarray, target: np.ndarray, folds: np.ndarray, seed: int
+) -> CrossValidation:
+    """Fit a learner once per fold on the images outside it.
+
+    Args:
+        learner: one of `LEARNERS`.
+        values: (n, k) predictors, NaN where missing.
+        target: (n,) memorability.
+        folds: (n,) fold numbers.
+        seed: seed of the learner.
+    """
+    models = []
+    with warnings.catch_warnings():
+        # An indicator column that is constant within a fold: standardised to 0, which is right.
+        warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
+        for fold in range(folds.max() + 1):
+            outside = folds != fold
+            model = make_learner(learner, int(outside.sum()), seed)
+            models.append(model.fit(values[outside], target[outside]))
+        unjudged = CrossValidation(np.empty(0), models, folds)
+        return CrossValidation(unjudged.predict(values), models, folds)
+
+
+def permutation_importance(
+    fitted: CrossValidation,
+    values: np.ndarray,
+    target: np.ndarray,
+    columns: dict[str, list[int]],
+    repeats: int,
+    seed: int,
+) -> dict[str, tuple[float, float]]:
+    """What the cross-validated rho loses when a feature is shuffled among the images of each fold.
+
+    Shuffling stays inside folds so that each image is still judged by the fit without it.
+
+    Args:
+        fitted: the learner.
+        values: (n, k) predictors it was fitted on.
+        target: (n,) memorability.
+        columns: per feature the columns it enters by; these are shuffled together.
+        repeats: shuffles per feature.
+        seed: seed of the shuffles.
+
+    Returns:
+        Per feature the mean and standard deviation of the loss over shuffles; larger means relied on more.
+        NaN where the prediction is constant.
+    """
+    rng = np.random.default_rng(seed)
+    reference = spearman(fitted.predicted, target)[0]
+    members = [np.flatnonzero(fitted.folds == fold) for fold in range(len(fitted.models))]
+    found = {}
+    for name, positions in columns.items():
+        losses = []
+        for _ in range(repeats):
+            source = np.arange(len(values))
+            for inside in members:
+                source[inside] = rng.permutation(inside)
+            shuffled = values.copy()
+            shuffled[:, positions] = values[np.ix_(source, positions)]
+            losses.append(reference - spearman(fitted.predict(shuffled), target)[0])
+        found[name] = (float(np.mean(losses)), float(np.std(losses)))
+    return found
+
+
+Fits = dict[tuple[str, str], CrossValidation]
+
+
+def fit_all(frame: pd.DataFrame, predictors: dict[str, list[str]], settings: ModelSettings) -> Fits:
+    """Cross-validate every learner on every set of predictors, on the same images and folds.
+
+    Args:
+        frame: ``category, memorability`` and the predictors, one row per image.
+        predictors: columns by the name of their set.
+        settings: how to fit.
+
+    Returns:
+        The fits by learner and name of the set.
+    """
+    target = frame["memorability"].to_numpy(float)
+    folds = assign_folds(frame["category"], settings.folds, settings.seed)
+    return {
+        (learner, name): cross_validate(learner, frame[columns].to_numpy(float), target, folds, settings.seed)
+        for learner in LEARNERS
+        for name, columns in predictors.items()
+    }
+
+
+def importance_rows(
+    frame: pd.DataFrame, columns: dict[str, list[str]], fits: Fits, settings: ModelSettings
+) -> pd.DataFrame:
+    """Permutation importance of each image feature, for each learner: the rows of ``feature_importance.csv``.
+
+    Args:
+        frame: ``memorability`` and the linearised features, one row per image.
+        columns: per feature the columns it enters by.
+        fits: by `fit_all` on these images; those on `FROM_FEATURES` are used.
+        settings: how often to shuffle.
+    """
+    names = [part for parts in columns.values() for part in parts]
+    positions = {name: [names.index(part) for part in parts] for name, parts in columns.items()}
+    values, target = frame[names].to_numpy(float), frame["memorability"].to_numpy(float)
+    rows = []
+    for learner in LEARNERS:
+        fitted = fits[learner, FROM_FEATURES]
+        found = permutation_importance(fitted, values, target, positions, settings.repeats, settings.seed)
+        rows += [
+            {"learner": learner, "feature": name, "group": feature_group(name), "importance": mean, "sd": sd}
+            for name, (mean, sd) in sorted(found.items(), key=lambda item: -np.nan_to_num(item[1][0]))
+        ]
+    return pd.DataFrame(rows).assign(repeats=settings.repeats, n=len(frame), seed=settings.seed)
+
+
+def model_rows(
+    frame: pd.DataFrame, predictors: dict[str, list[str]], fits: Fits, settings: ModelSettings
+) -> pd.DataFrame:
+    """Judge cross-validated predictions: the rows of ``feature_model.csv`` except for ``model``.
+
+    Args:
+        frame: ``category`` and ``memorability``, one row per image.
+        predictors: columns by the name of their set; where `FROM_BOTH` and `FROM_ERROR` are there, the gain of
+            the first over the second is judged by the paired bootstrap.
+        fits: by `fit_all` on these images.
+        settings: how to judge.
+    """
+    predicted = frame[["category", "memorability"]].reset_index(drop=True)
+    labels = {}
+    for (learner, name), fitted in fits.items():
+        label = f"{learner} on {name}"
+        labels[label] = {"learner": learner, "predictors": name, "columns": len(predictors[name])}
+        predicted[label] = fitted.predicted
+    table = correlation_rows(
+        predicted, list(labels), subcategory=None, resamples=settings.resamples, seed=settings.seed
+    )
+    table = table.set_index("measure")[["n", "rho", "ci_low", "ci_high", "p", "rho_within_category"]]
+    errors = predicted[list(labels)].sub(predicted["memorability"], axis=0)
+    table["mae"] = errors.abs().mean()
+    table["r2"] = 1 - (errors**2).mean() / predicted["memorability"].var(ddof=0)
+    described = pd.DataFrame.from_dict(labels, orient="index")
+    table = described.join(table).join(_gains(predicted, predictors, settings))
+    extra = {"folds": settings.folds, "resamples": settings.resamples, "seed": settings.seed}
+    return table.assign(**extra).reset_index(drop=True)
+
+
+def _gains(
+    predicted: pd.DataFrame, predictors: dict[str, list[str]], settings: ModelSettings
+) -> pd.DataFrame:
+    """What both sets of predictors together gain in rho over error and distinctiveness, by the label of both."""
+    columns = ["gain", "gain_ci_low", "gain_ci_high", "gain_p"]
+    if not {FROM_BOTH, FROM_ERROR} <= predictors.keys():
+        return pd.DataFrame(columns=columns, dtype=float)
+    pairs = [(f"{learner} on {FROM_BOTH}", f"{learner} on {FROM_ERROR}") for learner in LEARNERS]
+    found = paired_difference(predicted, pairs, resamples=settings.resamples, seed=settings.seed)
+    found = found.set_index("measure_a")[["difference", "ci_low", "ci_high", "p"]]
+    return found.set_axis(columns, axis=1)
+
+
+def feature_model(
+    frame: pd.DataFrame, others: dict[str, pd.DataFrame], settings: ModelSettings
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Predict memorability from image features alone, and beside reconstruction error and distinctiveness.
+
+    Args:
+        frame: ``image_id, category, memorability`` and feature columns, one row per image.
+        others: per model ``image_id`` and the columns of its errors and distinctiveness.
+        settings: how to fit and judge.
+
+    Returns:
+        The rows of ``feature_model.csv`` and of ``feature_importance.csv``, or None where there are too few images
+        or no feature that varies (said in the log).
+    """
+    from threadpoolctl import threadpool_limits
+
+    frame = linearise(frame)
+    columns = predictor_columns(frame)
+    features = [part for parts in columns.values() for part in parts]
+    if len(frame) < settings.min_images or not features:
+        log.warning(
+            "No model of memorability: %d images and %d columns that vary; at least %d images are needed.",
+            len(frame),
+            len(features),
+            settings.min_images,
+        )
+        return None
+    alone = {FROM_FEATURES: features}
+    # Boosting on a few thousand rows gains nothing from threads and loses minutes where they have to share cores.
+    with threadpool_limits(limits=1):
+        fits = fit_all(frame, alone, settings)
+        tables = [model_rows(frame, alone, fits, settings).assign(model="")]
+        importances = importance_rows(frame, columns, fits, settings)
+        for model, other in others.items():
+            joined = frame.merge(other, on="image_id", validate="one_to_one")
+            errors = [name for name in other.columns if name != "image_id"]
+            if len(joined) < settings.min_images:
+                log.warning("%s shares only %d images with image_features.csv: left out.", model, len(joined))
+                continue
+            sets = {FROM_ERROR: errors, FROM_BOTH: features + errors}
+            if len(joined) < len(frame):  # on the same images the first rows say it already
+                sets = alone | sets
+            fits = fit_all(joined, sets, settings)
+            tables.append(model_rows(joined, sets, fits, settings).assign(model=model))
+    return pd.concat(tables, ignore_index=True), importances

@@ -1,0 +1,1 @@
+"""Latent codes: computing, storing and reading them, nearest neighbours, distinctiveness, the map of the space."""

@@ -1,0 +1,221 @@
+"""Latent codes on disk: how the files are called, and the one way to open them.
+
+A matrix ``latents_<name>.npy`` has one row per image, and ``latents_<name>.csv`` names its rows in order, with
+the encoder that made them and a checksum of each row. So a matrix that was cut short, swapped for another, or
+made by another model is refused instead of being read as something it is not.
+
+``<name>`` is the checkpoint's file stem for the code every later stage uses (last block, not pooled), and
+``<stem>@<layer>-<pool>``, e.g. ``mem_vgg_autoencoder@conv4-avg``, for any other, so that neither ever replaces
+the other.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from utils.core.errors import UserError
+from utils.core.names import CAVEAT_COLUMN
+from utils.core.tables import output_file, read_table
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+POOLS = ("none", "avg", "max")
+DEFAULT_LAYER, DEFAULT_POOL = "conv5", "none"
+SHA_LENGTH = 16  # of the encoder's SHA-256 in the table: 64 bits
+_CHECKED_ROWS = 32
+
+
+class Latents(NamedTuple):
+    """Latent codes and the names of their rows.
+
+    Attributes:
+        matrix: (N, D) read-only memory map, float32 or float16; row i belongs to ``image_ids[i]``.
+        image_ids: N names, sorted.
+        encoder_sha256: First 16 hexadecimal digits of the checkpoint's SHA-256.
+        layer: Encoder block the codes come from, ``conv1`` to ``conv5``.
+        pool: ``none``, ``avg`` or ``max`` over positions.
+        image_size: Side of the images in pixels.
+        path: The matrix's file.
+        digest: SHA-256 over the names and checksums of all rows: equal for equal codes of equal images.
+        caveats: What must be said of everything made from them (sample data, random weights).
+    """
+
+    matrix: np.ndarray
+    image_ids: list[str]
+    encoder_sha256: str
+    layer: str
+    pool: str
+    image_size: int
+    path: Path
+    digest: str
+    caveats: tuple[str, ...]
+
+
+def latent_name(model: str, layer: str = DEFAULT_LAYER, pool: str = DEFAULT_POOL) -> str:
+    """Return what stands for ``<name>`` in the files of these codes.
+
+    Args:
+        model: The checkpoint's file stem.
+        layer: Encoder block.
+        pool: Pooling over positions.
+    """
+    if (layer, pool) == (DEFAULT_LAYER, DEFAULT_POOL):
+        return model
+    return f"{model}@{layer}-{pool}"
+
+
+def latent_file(output_path: Path, name: str) -> Path:
+    """Return the path of the matrix of a latent name."""
+    return Path(output_path) / f"latents_{name}.npy"
+
+
+def command_for(layer: str = DEFAULT_LAYER, pool: str = DEFAULT_POOL) -> str:
+    """Return the command that writes codes of this layer and pooling, for messages."""
+    flags = "" if layer == DEFAULT_LAYER else f" --layer {layer}"
+    flags += "" if pool == DEFAULT_POOL else f" --pool {pool}"
+    return f"python latent_analysis.py --calculate-latents{flags}"
+
+
+def row_checksums(codes: np.ndarray) -> list[int]:
+    """Return the CRC-32 of each row's bytes as they are stored.
+
+    Args:
+        codes: (n, D) array in the element type of the file.
+    """
+    return [zlib.crc32(np.ascontiguousarray(row)) for row in codes]
+
+
+def _open_matrix(path: Path, rows: int, command: str) -> np.ndarray:
+    """Map a matrix and check its size, shape and type."""
+    again = f"Write it again with: {command} --overwrite"
+    if not path.exists():
+        raise UserError(f"{path} is missing. It is written by: {command}")
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        size = path.stat().st_size
+        raise UserError(
+            f"{path} cannot be read as a matrix: it has {size:,} bytes and is cut short, or is no .npy file "
+            f"({error}). {again}"
+        ) from None
+    if matrix.ndim != 2 or matrix.dtype not in (np.float32, np.float16) or not matrix.shape[1]:
+        raise UserError(
+            f"{path}: expected a float32 or float16 matrix (images x values), found {matrix.dtype} of shape "
+            f"{matrix.shape}. {again}"
+        )
+    if len(matrix) != rows:
+        raise UserError(
+            f"{path} has {len(matrix)} rows, but {path.with_suffix('.csv')} names {rows} images. They do not "
+            f"belong together. {again}"
+        )
+    return matrix
+
+
+def _one_value(table: Any, column: str, path: Path, command: str) -> Any:
+    """Return the single value of a column that is the same in every row."""
+    values = table[column].unique()
+    if len(values) != 1:
+        raise UserError(
+            f"{path}: column {column} must be the same in every row, found {', '.join(map(str, values[:3]))}. "
+            f"Write the file again with: {command} --overwrite"
+        )
+    return values[0]
+
+
+def open_latents(
+    output_path: Path, name: str, encoder: Mapping[str, Any] | None = None, command: str | None = None
+) -> Latents:
+    """Open latent codes, after checking that the matrix, its table and the encoder belong together.
+
+    Constant memory: the matrix stays on disk. Checksums of 32 rows spread over the file are compared; whether
+    all values are finite is left to whoever reads them all.
+
+    Args:
+        output_path: The output folder.
+        name: The checkpoint's file stem, or what :func:`latent_name` returned.
+        encoder: Meta of the checkpoint that should have made them (from
+            :func:`models.checkpoints.load_autoencoder`, or a dict with ``stem`` and ``sha256``); None skips that
+            check.
+        command: The command to name in messages; the one that writes the default codes when None.
+
+    Returns:
+        The codes.
+
+    Raises:
+        UserError: If a file is missing, cut short, of another kind or length, or was made by another encoder.
+    """
+    path = latent_file(output_path, name)
+    command = command or command_for()
+    table_path = output_file(output_path, "latents", name)
+    table = read_table(table_path, "latents", command)
+    if table.empty:
+        raise UserError(f"{table_path} names no image. Write it again with: {command} --overwrite")
+    matrix = _open_matrix(path, len(table), command)
+    sha, layer, pool, size = (
+        _one_value(table, column, table_path, command)
+        for column in ("encoder_sha256", "layer", "pool", "image_size")
+    )
+    if encoder is not None and sha != encoder["sha256"][:SHA_LENGTH]:
+        raise UserError(
+            f"{path} was made by an encoder with SHA-256 {sha}..., but the checkpoint {encoder['stem']} has "
+            f"{encoder['sha256'][:SHA_LENGTH]}...: it was changed or replaced since. "
+            f"Write the latent codes again with: {command} --overwrite"
+        )
+    _check_rows(matrix, table, path, command)
+    rows = "".join(f"{a}\0{b}\n" for a, b in zip(table["image_id"], table["crc32"], strict=True))
+    caveat = str(table[CAVEAT_COLUMN].iloc[0]) if CAVEAT_COLUMN in table.columns else ""
+    return Latents(
+        matrix,
+        table["image_id"].tolist(),
+        sha,
+        layer,
+        pool,
+        int(size),
+        path,
+        digest=hashlib.sha256(rows.encode()).hexdigest(),
+        caveats=tuple(caveat.split("; ")) if caveat else (),
+    )
+
+
+def _check_rows(matrix: np.ndarray, table: Any, path: Path, command: str) -> None:
+    """Compare the checksums of rows spread over the file."""
+    rows = np.unique(np.linspace(0, len(matrix) - 1, _CHECKED_ROWS).astype(int))
+    expected = table["crc32"].to_numpy()
+    wrong = [int(row) for row in rows if row_checksums(matrix[row : row + 1])[0] != expected[row]]
+    if wrong:
+        names = ", ".join(table["image_id"].iloc[row] for row in wrong[:3])
+        raise UserError(
+            f"{path} does not hold the codes that {path.with_suffix('.csv').name} describes: the checksums of "
+            f"{len(wrong)} of {len(rows)} rows tried differ (e.g. {names}). One of the two files was replaced or "
+            f"damaged. Write both again with: {command} --overwrite"
+        )
+
+
+def check_same_images(latents: Latents, image_ids: Iterable[str], source: Path | str) -> None:
+    """Refuse latent codes of another image list.
+
+    Args:
+        latents: The codes.
+        image_ids: The images that should be there.
+        source: Where that list comes from, for the message.
+
+    Raises:
+        UserError: Naming both files, the counts, and an image that only one of them has.
+    """
+    wanted, there = set(image_ids), set(latents.image_ids)
+    missing, extra = sorted(wanted - there), sorted(there - wanted)
+    if not missing and not extra:
+        return
+    parts = [
+        f"{len(names)} only in {where}, e.g. {names[0]}"
+        for names, where in ((missing, source), (extra, latents.path.name))
+        if names
+    ]
+    raise UserError(
+        f"{latents.path} and {source} are of different image lists ({len(there)} and {len(wanted)} images; "
+        f"{'; '.join(parts)}). Use the same --data-dir, --scores-csv, --sample and --limit as for the latent codes, or "
+        f"write them again with: {command_for(latents.layer, latents.pool)}"
+    )

@@ -1,0 +1,363 @@
+"""Scoring anybody's pictures with a trained encoder and MLP head.
+
+predictor = load_predictor("output")
+print(predictor.score(["photos", "more/*.jpg"]))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.core.errors import UserError
+from utils.core.log import log
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from torch import nn
+
+    from utils.core.shards import Batch
+
+PATH_COLUMN = "path"
+STANDARD_INPUT = "-"
+
+
+def gather_paths(given: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Turn what a user names into picture files.
+
+    Args:
+        given: Picture files, folders (searched through), glob patterns, CSV tables with a ``path`` column (paths
+            relative to the table's folder, or to the current one), and ``-`` for one path per line (or per NUL)
+            on standard input.
+
+    Returns:
+        Sorted paths, each once, and (path, reason) of those left out: named in a table or on standard input
+        but not there, or with a name that cannot be written down as UTF-8.
+
+    Raises:
+        UserError: A path that does not exist, a folder or pattern without a picture, a table without ``path``,
+            or nothing at all.
+    """
+    from utils.data.images import list_images
+
+    found: set[str] = set()
+    skipped: list[tuple[str, str]] = []
+    for text in given:
+        if text == STANDARD_INPUT:
+            names, folder = _lines_of_standard_input(), Path()
+        elif text.lower().endswith(".csv") and Path(text).is_file():
+            names, folder = _paths_in_table(Path(text)), Path(text).parent
+        else:
+            found.update(map(str, list_images([text])))
+            continue
+        for name in names:
+            path = next((path for path in (folder / name, Path(name)) if path.is_file()), None)
+            if path is None:
+                skipped.append((name, "the file does not exist"))
+            else:
+                found.add(str(path))
+    unwritable = sorted(name for name in found if not _is_utf8(name))
+    skipped += [
+        (name.encode("utf-8", "backslashreplace").decode(), "its name is not UTF-8") for name in unwritable
+    ]
+    paths = sorted(found.difference(unwritable))
+    if not paths:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3]) or "no path was given"
+        raise UserError(f"There is no picture to score ({reasons}). Name files, folders, patterns or a CSV.")
+    return paths, skipped
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _lines_of_standard_input() -> list[str]:
+    content = os.fsdecode(sys.stdin.buffer.read())
+    lines = content.split("\0") if "\0" in content else content.splitlines()
+    return [line.strip("\r\n") for line in lines if line.strip()]
+
+
+def _paths_in_table(path: Path) -> list[str]:
+    from utils.core.tables import read_csv
+
+    frame = read_csv(path, text_columns=[PATH_COLUMN])
+    if PATH_COLUMN not in frame.columns:
+        raise UserError(
+            f"{path}: expected a column '{PATH_COLUMN}' with one picture per row, found: "
+            f"{', '.join(map(str, frame.columns))}."
+        )
+    names = [str(name).strip() for name in frame[PATH_COLUMN] if str(name).strip()]
+    if not names:
+        raise UserError(f"{path}: the column '{PATH_COLUMN}' names no picture.")
+    return names
+
+
+@dataclass
+class Predictor:
+    """Encoder and MLP head that score pictures.
+
+    Attributes:
+        network: Pixels (N, 3, S, S), float32, [0, 1], to (N,) scores; in eval mode, prepared for speed.
+        image_size: S, the side in pixels the encoder and the head were trained at.
+        device: Where it computes.
+        training_scores: (m,) observed scores of the training images, for percentiles.
+        meta: What was saved with the head: encoder (stem, SHA-256), settings, versions, ``caveats``.
+        identity: SHA-256 of encoder and head file.
+        skipped: (path, reason) of the files the last call of `score` left out.
+    """
+
+    network: nn.Module
+    image_size: int
+    device: torch.device
+    training_scores: NDArray[np.float64]
+    meta: dict[str, Any]
+    identity: tuple[str, str]
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def caveat(self) -> str:
+        """What must be said of every score (sample data, random weights); empty when there is nothing."""
+        return "; ".join(sorted(self.meta.get("caveats", [])))
+
+    def score_pixels(self, images: NDArray) -> NDArray[np.float64]:
+        """Score preprocessed pictures.
+
+        Args:
+            images: (N, 3, S, S) float32, [0, 1], from `utils.data.images.load_pixels`.
+
+        Returns:
+            (N,) memorability scores; larger is more memorable.
+        """
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+            batch = batch.to(self.device, memory_format=torch.channels_last)
+            return self.network(batch).double().cpu().numpy()
+
+    def score(
+        self, paths: str | Path | Iterable[str | Path], batch_size: int = 8, workers: int = 2
+    ) -> pd.DataFrame:
+        """Score pictures: files, folders, patterns, CSV tables with a ``path`` column.
+
+        Args:
+            paths: One, or several.
+            batch_size: Pictures per pass; does not change the scores beyond rounding.
+            workers: Threads that read pictures ahead of the computation.
+
+        Returns:
+            ``path, memorability, percentile, rank``, the most memorable first. Files that cannot be read are
+            left out, warned of, and kept in `skipped`.
+
+        Raises:
+            UserError: A path that does not exist, or not one readable picture.
+        """
+        given = [paths] if isinstance(paths, str | Path) else list(paths)
+        files, skipped = gather_paths([str(path) for path in given])
+        with tempfile.TemporaryDirectory(prefix="memorability-") as folder:
+            result = score_files(self, files, Path(folder), batch_size=batch_size, workers=workers)
+            table = rank_scores(result.frame(), self.training_scores)
+        self.skipped = skipped + result.skipped
+        for name, reason in self.skipped:
+            log.warning("Left out %s: %s", name, reason)
+        return table
+
+
+def load_predictor(
+    output_path: str | Path = "output", model: str | None = None, device: str = "auto"
+) -> Predictor:
+    """Load the encoder and its MLP head from an output folder; nothing else in the folder is needed.
+
+    Sets the process to full float32 precision and to keep freed memory (see `utils.core.device`).
+
+    Args:
+        output_path: Folder with ``<model>.pth`` and ``mlp_<model>.pth``.
+        model: The checkpoint's name, with or without ``.pth``; the only one there is when left out.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        UserError: Nothing to load, a choice is needed, or the head was trained on another encoder.
+    """
+    from models.checkpoints import checkpoint_sha256, load_autoencoder, load_mlp, mlp_file
+    from models.score_network import ScoreNetwork, prepare_network
+    from utils.core.device import full_float32, keep_freed_memory, resolve_device
+
+    folder = Path(output_path)
+    stem = _choose_model(folder, model)
+    encoder_path = folder / f"{stem}.pth"
+    if not encoder_path.is_file():
+        raise UserError(
+            f"{mlp_file(folder, stem)} is the head of the encoder {encoder_path.name}, which is not in {folder}. "
+            "Put that checkpoint there."
+        )
+    autoencoder, encoder = load_autoencoder(encoder_path)
+    head, meta = load_mlp(mlp_file(folder, stem), encoder)
+    where = resolve_device(device)
+    full_float32()
+    keep_freed_memory()
+    meta["caveats"] = sorted({*meta.get("caveats", []), *encoder["caveats"]})
+    network = prepare_network(ScoreNetwork(autoencoder.encoder, head), where)
+    log.info("Loaded %s and its MLP head; pictures are seen at %d px", encoder_path, meta["image_size"])
+    return Predictor(
+        network,
+        int(meta["image_size"]),
+        where,
+        np.asarray(meta["training_scores"], dtype=np.float64),
+        meta,
+        (encoder["sha256"], checkpoint_sha256(mlp_file(folder, stem))),
+    )
+
+
+def _choose_model(folder: Path, model: str | None) -> str:
+    """Find out whose MLP head is meant."""
+    there = sorted(path.stem.removeprefix("mlp_") for path in folder.glob("mlp_*.pth"))
+    listed = ", ".join(f"{stem}.pth" for stem in there)
+    if model is not None:
+        stem = Path(model).name.removesuffix(".pth")
+        if stem not in there:
+            raise UserError(
+                f"There is no MLP head mlp_{stem}.pth in {folder} (heads there are for: {listed or 'none'}). "
+                f"Train it with: python mlp_predict.py --train --model-names {stem}.pth"
+            )
+        return stem
+    if not there:
+        raise UserError(
+            f"There is no MLP head (mlp_*.pth) in {folder}. It is written by: python mlp_predict.py --train"
+        )
+    if len(there) > 1:
+        raise UserError(
+            f"There are MLP heads for several models in {folder}: {listed}. Choose with --model-names."
+        )
+    return there[0]
+
+
+def score_files(
+    predictor: Predictor,
+    files: Sequence[str],
+    output_path: Path,
+    *,
+    batch_size: int = 8,
+    workers: int = 2,
+    on_error: str = "skip",
+    overwrite: bool = False,
+) -> Any:
+    """Score picture files, reading ahead of the computation, resumable, over any number of ranks.
+
+    Args:
+        predictor: Encoder and head.
+        files: Paths, each once.
+        output_path: Where finished shards are kept.
+        batch_size: Pictures per pass.
+        workers: Threads that read pictures.
+        on_error: ``skip`` or ``fail``, for unreadable pictures.
+        overwrite: Score again what was scored before.
+
+    Returns:
+        `utils.core.shards.ShardedResult` with a row ``image_id`` (the path), ``memorability`` per readable picture.
+
+    Raises:
+        UserError: Not one readable picture; or an unreadable one with ``on_error="fail"``.
+    """
+    import pandas as pd
+
+    from utils.core.shards import run_sharded
+    from utils.data.images import load_pixels
+
+    settings = {
+        "encoder": predictor.identity[0],
+        "mlp": predictor.identity[1],
+        "image_size": predictor.image_size,
+        "device": predictor.device.type,
+        "files": _state_of(files),
+    }
+    return run_sharded(
+        "predictions",
+        pd.DataFrame({"image_id": list(files), "path": list(files)}),
+        partial(_score_batch, predictor),
+        output_path=output_path,
+        settings=settings,
+        load=partial(load_pixels, size=predictor.image_size),
+        batch_size=batch_size,
+        workers=workers,
+        shard_size=32 * batch_size,
+        on_error=on_error,
+        overwrite=overwrite,
+        description="scoring",
+    )
+
+
+def _score_batch(predictor: Predictor, ids: list[str], values: list[NDArray]) -> Batch:
+    """Score one batch of pixels, for `utils.core.shards.run_sharded`."""
+    from utils.core.shards import Batch
+
+    scores = predictor.score_pixels(np.stack(values))
+    bad = [name for name, score in zip(ids, scores, strict=True) if not np.isfinite(score)]
+    if bad:
+        raise UserError(
+            f"The predicted score of {bad[0]} is not finite: the weights are damaged. Train them again."
+        )
+    return Batch([{"memorability": float(score)} for score in scores])
+
+
+def _state_of(files: Sequence[str]) -> str:
+    """Digest the files' times, so that a picture that was replaced is scored again."""
+    digest = hashlib.sha256()
+    for name in files:
+        try:
+            digest.update(str(os.stat(name).st_mtime_ns).encode())
+        except OSError:
+            digest.update(b"-")
+    return digest.hexdigest()
+
+
+def rank_scores(scored: pd.DataFrame, training_scores: NDArray) -> pd.DataFrame:
+    """Add percentile and rank to scores.
+
+    Args:
+        scored: ``image_id`` (the path) and ``memorability``.
+        training_scores: Observed scores of the training images.
+
+    Returns:
+        ``path, memorability, percentile, rank``, the most memorable first; equal scores by path.
+    """
+    from utils.prediction.evaluation import training_percentile
+
+    table = scored.rename(columns={"image_id": "path"})[["path", "memorability"]]
+    table = table.sort_values(["memorability", "path"], ascending=[False, True], ignore_index=True)
+    table["percentile"] = training_percentile(table["memorability"].to_numpy(), training_scores)
+    table["rank"] = table["memorability"].rank(method="min", ascending=False).astype(int)
+    return table
+
+
+def describe_extremes(table: pd.DataFrame, count: int = 10) -> str:
+    """Return the most and the least memorable pictures as text, one line each.
+
+    Args:
+        table: From `rank_scores`.
+        count: How many of each; with fewer than twice as many pictures, all are listed once.
+    """
+    lines = [f"{'rank':>6}  {'score':>7}  {'percentile':>10}  picture"]
+    parts = [("", table)] if len(table) <= 2 * count else [("most", table[:count]), ("least", table[-count:])]
+    for name, part in parts:
+        if name:
+            lines.append(f"The {count} {name} memorable:")
+        lines += [
+            f"{row.rank:>6}  {row.memorability:>7.4f}  {row.percentile:>10.1f}  {row.path}"
+            for row in part.itertuples()
+        ]
+    return "\n".join(lines)

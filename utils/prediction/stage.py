@@ -1,0 +1,292 @@
+"""The steps of ``mlp_predict.py``: fit a head, keep it with what scoring needs, evaluate, write, draw."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from models.checkpoints import load_mlp, mlp_file
+from utils.core.errors import UserError
+from utils.core.log import log
+from utils.core.run import Run, package_versions
+from utils.core.tables import kept_rows, output_file, read_table
+from utils.prediction import evaluation as judge
+from utils.prediction import figures as mlp_figures
+from utils.prediction.data import PredictionData, training_digest
+from utils.prediction.ridge import fit_standardisation
+from utils.prediction.training import (
+    TrainingResult,
+    TrainingSettings,
+    search_mlp,
+    search_settings,
+    train_mlp,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.mlp import MemorabilityMLP
+
+SHOWN_MISSES = 6
+PREPROCESSING = "EXIF applied, RGB, short side to image_size (bilinear, antialiased), centre crop, [0, 1]"
+
+
+@dataclass
+class Evaluation:
+    """One split, evaluated.
+
+    Attributes:
+        predictions: Of every predictor for every row of the latent matrix.
+        test: The test images with their predictions.
+        metrics: Rows of ``mlp_metrics.csv``, without the columns over splits.
+        threshold: Median training score, the cut between above and below.
+        resamples: Bootstrap resamples behind the intervals.
+        seed: Seed of the resamples.
+    """
+
+    predictions: judge.Predictions
+    test: pd.DataFrame
+    metrics: pd.DataFrame
+    threshold: float
+    resamples: int
+    seed: int
+
+
+# ---------------------------------------------------------------------- training
+
+
+def settings_of(args: Namespace) -> TrainingSettings:
+    """Gather the training flags."""
+    return TrainingSettings(
+        hidden_sizes=tuple(args.hidden_sizes),
+        dropout=args.dropout,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        batch_size=args.train_batch_size,
+        epochs=args.epochs,
+        patience=args.patience,
+        seed=args.seed,
+    )
+
+
+def fit_head(
+    data: PredictionData, split: judge.Split, settings: TrainingSettings, search: bool, device: torch.device
+) -> tuple[TrainingResult, list[dict[str, Any]]]:
+    """Train a head on one split, after a search over the grid if asked for.
+
+    Args:
+        data: Latents and scores.
+        split: Rows to train and to stop on; its test rows are not read.
+        settings: Of the training; the grid replaces some of them in a search.
+        search: Whether to try the grid.
+        device: Where to train.
+
+    Returns:
+        The trained head, and the rows for ``mlp_search.csv`` (none without a search).
+    """
+    where = (data.latents, data.scores, split.train, split.val)
+    if search:
+        return search_mlp(*where, search_settings(settings), device, data.ids)
+    label = f"MLP, split {split.number}" if split.number else "MLP"
+    return train_mlp(*where, settings, device=device, image_ids=data.ids, description=label), []
+
+
+def head_meta(run: Run, data: PredictionData, result: TrainingResult, searched: bool) -> dict[str, Any]:
+    """What is saved beside a head's weights, so that it can be used and judged without anything else."""
+    return {
+        "architecture": result.model.architecture(),
+        "encoder": data.encoder,
+        "image_size": data.image_size,
+        "preprocessing": PREPROCESSING,
+        "training_scores": np.sort(data.scores[data.split.train]).tolist(),
+        "score_column": data.score_column,
+        "dataset": data.dataset_name,
+        "split_sha256": training_digest(data, data.split),
+        "settings": {**asdict(result.settings), "hidden_sizes": list(result.settings.hidden_sizes)},
+        "searched": searched,
+        "best_epoch": result.best_epoch,
+        "validation_loss": result.best_loss,
+        "versions": package_versions(),
+        "caveats": run.caveats,
+    }
+
+
+def saved_settings(meta: dict[str, Any]) -> tuple[TrainingSettings, bool]:
+    """Return a head's settings and whether they were searched for, so that further splits are treated alike."""
+    settings = meta["settings"]
+    return TrainingSettings(**{**settings, "hidden_sizes": tuple(settings["hidden_sizes"])}), meta["searched"]
+
+
+def history_table(result: TrainingResult) -> pd.DataFrame:
+    """Rows of ``mlp_history_<model>.csv``."""
+    frame = pd.DataFrame(result.history)
+    return frame.assign(best=frame["epoch"] == result.best_epoch)
+
+
+def load_head(args: Namespace, data: PredictionData) -> tuple[MemorabilityMLP, dict[str, Any]]:
+    """Load the head to evaluate; refuse one that was trained on other images, which may be test images now.
+
+    Raises:
+        UserError: No head, another encoder, another split or score column.
+    """
+    path = mlp_file(args.output_path, data.stem)
+    head, meta = load_mlp(path, data.encoder)
+    if meta.get("score_column") != data.score_column:
+        raise UserError(
+            f"{path} was trained on the score column {meta.get('score_column')}, but --score-column is "
+            f"{data.score_column}. Train it again with: python mlp_predict.py --train"
+        )
+    if meta.get("split_sha256") != training_digest(data, data.split):
+        raise UserError(
+            f"{path} was trained on other images than splits.csv trains on now (another split, data set or --limit), so "
+            "its test images may be among them. Train it again with: python mlp_predict.py --train"
+        )
+    return head, meta
+
+
+# ---------------------------------------------------------------------- evaluation
+
+
+def evaluate_split(
+    data: PredictionData, split: judge.Split, head: MemorabilityMLP, resamples: int, seed: int
+) -> Evaluation:
+    """Fit the baselines on a split's training rows and evaluate everything on its test rows."""
+    standardisation = fit_standardisation(data.latents, split.train)
+    predictions = judge.predict_with_all(
+        data.latents, data.scores, split, head, data.measures, standardisation, seed
+    )
+    if data.error_measure and judge.ERROR in predictions.details:
+        predictions.details[judge.ERROR] += f", {data.error_measure}"
+    test = data.images[data.images["position"].isin(split.test)].reset_index(drop=True)
+    test = pd.concat([test, predictions.values.iloc[test["position"]].reset_index(drop=True)], axis=1)
+    threshold = float(np.median(data.scores[split.train]))
+    names = list(predictions.values.columns)
+    metrics = judge.metric_table(test, names, threshold, resamples, seed)
+    metrics = pd.concat([metrics, judge.difference_rows(test, names, resamples, seed)], ignore_index=True)
+    metrics["detail"] = metrics["predictor"].map(predictions.details).fillna("")
+    return Evaluation(predictions, test, metrics, threshold, resamples, seed)
+
+
+def further_splits(data: PredictionData, args: Namespace) -> list[judge.Split]:
+    """The splits of ``--n-splits`` after that of ``splits.csv``."""
+    table = data.images[["category", "subcategory", "memorability"]]
+    return judge.repeated_splits(table, data.images["position"].to_numpy(), args.n_splits - 1, args.seed)
+
+
+def split_rows(metrics: pd.DataFrame, split: judge.Split) -> pd.DataFrame:
+    """Rows of ``mlp_splits.csv`` for one split."""
+    rows = metrics[["predictor", "metric", "value", "n"]]
+    return rows.assign(split_number=split.number, split_seed=split.seed)
+
+
+def replace_model_rows(run: Run, table: str, rows: pd.DataFrame | list[dict], model: str) -> None:
+    """Write rows of one model into a table that keeps those of other models.
+
+    Without rows, those of an earlier run of the model are taken out: they no longer describe its head.
+    """
+    frame = pd.DataFrame(rows).assign(model=model)
+    path = output_file(run.output_path, table)
+    if path.exists():
+        old = read_table(path, table)
+        old = kept_rows(old, old["model"] != model)
+        frame = old if frame.empty else pd.concat([old, frame], ignore_index=True)
+    if frame.empty:
+        path.unlink(missing_ok=True)
+        return
+    run.write_table(frame.sort_values("model", kind="stable", ignore_index=True), table)
+
+
+def write_evaluation(
+    run: Run, args: Namespace, data: PredictionData, evaluation: Evaluation, splits: list[pd.DataFrame]
+) -> None:
+    """Write the tables of an evaluation."""
+    by_split = pd.concat(splits, ignore_index=True)
+    metrics = evaluation.metrics.merge(
+        judge.over_splits(by_split), on=["predictor", "metric"], how="left", validate="one_to_one"
+    )
+    replace_model_rows(run, "mlp_metrics", metrics, data.stem)
+    replace_model_rows(run, "mlp_splits", by_split if args.n_splits > 1 else [], data.stem)
+    replace_model_rows(run, "mlp_predictions", _prediction_rows(data, evaluation), data.stem)
+    observed = evaluation.test["memorability"].to_numpy(float)
+    predicted = evaluation.test[judge.MLP].to_numpy(float)
+    calibration = judge.calibration_table(observed, predicted, evaluation.resamples, evaluation.seed)
+    replace_model_rows(run, "mlp_calibration", calibration, data.stem)
+    above = observed > evaluation.threshold
+    curves = judge.curve_table(above, predicted, evaluation.resamples, evaluation.seed)
+    replace_model_rows(run, "mlp_curves", curves, data.stem)
+
+
+def _prediction_rows(data: PredictionData, evaluation: Evaluation) -> pd.DataFrame:
+    values = evaluation.predictions.values.iloc[data.images["position"]].reset_index(drop=True)
+    columns = ["image_id", "category", "subcategory", "split", "memorability"]
+    return data.images[columns].assign(
+        prediction=values[judge.MLP],
+        ridge=values[judge.RIDGE],
+        percentile=judge.training_percentile(values[judge.MLP], data.scores[data.split.train]),
+    )
+
+
+def summary(metrics: pd.DataFrame) -> str:
+    """The test correlations of every predictor as text, and who won."""
+    rho = metrics[metrics["metric"] == "spearman"]
+    lines = [f"{'predictor':<36}{'test rho':>9}   95 % interval"]
+    for row in rho.itertuples():
+        if not np.isfinite(row.value):
+            lines.append(f"{row.predictor:<36}{'-':>9}")
+            continue
+        interval = f"   [{row.ci_low:.3f}, {row.ci_high:.3f}]" if np.isfinite(row.ci_low) else ""
+        lines.append(f"{row.predictor:<36}{row.value:>9.3f}{interval}")
+    return "\n".join([*lines, judge.verdict(metrics)])
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def draw_evaluation(run: Run, args: Namespace, data: PredictionData, evaluation: Evaluation) -> None:
+    """Draw the figures of an evaluation from the tables just written."""
+    stem = data.stem
+
+    def of_model(table: str) -> pd.DataFrame:
+        frame = read_table(output_file(args.output_path, table), table)
+        return frame[frame["model"] == stem]
+
+    metrics, predictions = of_model("mlp_metrics"), of_model("mlp_predictions")
+    test = predictions[predictions["split"] == "test"]
+    share = float((test["memorability"] > evaluation.threshold).mean())
+    figures = {
+        "mlp_predicted": mlp_figures.predicted_against_observed(test, metrics, stem),
+        "mlp_roc_pr": mlp_figures.roc_and_precision_recall(of_model("mlp_curves"), metrics, share),
+        "mlp_calibration": mlp_figures.calibration(of_model("mlp_calibration")),
+    }
+    history = output_file(args.output_path, "mlp_history", stem)
+    if history.exists():
+        figures["mlp_learning"] = mlp_figures.learning_curve(read_table(history, "mlp_history"))
+    for name, figure in figures.items():
+        run.save_figure(figure, f"{name}_{stem}")
+    _draw_misses(run, data, test)
+
+
+def _draw_misses(run: Run, data: PredictionData, test: pd.DataFrame) -> None:
+    """Draw the test images whose score was missed most, upwards and downwards."""
+    from utils.core.errors import ImageError
+    from utils.data.images import load_pixels
+
+    missed = test.assign(error=test["prediction"] - test["memorability"]).sort_values(
+        ["error", "image_id"], ascending=[False, True]
+    )
+    over, under = missed[missed["error"] > 0][:SHOWN_MISSES], missed[missed["error"] < 0][::-1][:SHOWN_MISSES]
+    misses = pd.concat([over, under], ignore_index=True)
+    paths = data.images.set_index("image_id")["path"]
+    pictures = []
+    for image_id in misses["image_id"]:
+        try:
+            pixels = load_pixels(paths[image_id], 224)
+        except ImageError as error:
+            log.warning("%s is shown blank among the largest misses: %s", image_id, error.reason)
+            pixels = np.ones((3, 224, 224), dtype=np.float32)
+        pictures.append((pixels.transpose(1, 2, 0) * 255).round().astype(np.uint8))
+    run.save_figure(mlp_figures.largest_misses(misses, pictures), f"mlp_misses_{data.stem}")

@@ -1,0 +1,288 @@
+"""Figures of the evaluation: correlations with intervals, scatters with a line per category, reliability of the scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from utils.core.figures import NEUTRAL, PALETTE, category_colours, new_figure, shorten
+from utils.statistics.noise_ceiling import counts_behind, noise_ceiling, split_halves
+from utils.statistics.rank_correlation import spearman
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OVERALL, WITHIN = PALETTE[0], PALETTE[1]
+HEXBIN_FROM = 1500  # images; fewer are drawn one by one
+MAX_LINES = 8  # categories with a line of their own: as many as there are colours
+MEMORABILITY_LABEL = "memorability score"
+
+
+def draw_forest(correlations: pd.DataFrame) -> Figure:
+    """Draw rho with its interval per loss, overall beside within category; a panel per model.
+
+    Args:
+        correlations: rows of `loss_correlations.csv`.
+
+    Returns:
+        The figure; undefined correlations are named as such.
+    """
+    models = list(dict.fromkeys(correlations["model"]))
+    measures = list(dict.fromkeys(correlations["measure"]))
+    columns = min(len(models), 3)
+    rows = -(-len(models) // columns)
+    figure, axes = new_figure(
+        rows,
+        columns,
+        width=2.2 + 3.9 * columns,
+        height=1.3 + (0.7 + 0.36 * len(measures)) * rows,
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    for axis, model in zip(axes.flat, models, strict=False):
+        table = correlations[correlations["model"] == model].set_index("measure").reindex(measures)
+        _forest_panel(axis, table)
+        ceiling = table["ceiling"].max()
+        reach = f"\nnoise ceiling {ceiling:.2f}" if np.isfinite(ceiling) else ""
+        axis.set_title(shorten(model, 38) + reach, fontsize=10)
+    for axis in axes.flat[len(models) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_yticks(range(len(measures)), measures)
+    axes[0, 0].set_ylim(len(measures) - 0.4, -0.6)
+    for axis in axes[-1]:
+        axis.set_xlabel("Spearman's ρ with memorability (95 % interval)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _forest_panel(axis: Axes, table: pd.DataFrame) -> None:
+    """Draw one model's losses, in the order of the rows."""
+    places = np.arange(len(table))
+    axis.axvline(0, color=NEUTRAL, linewidth=0.8)
+    kinds = (
+        ("overall", -0.13, OVERALL, "o", ("rho", "ci_low", "ci_high")),
+        (
+            "within category",
+            0.13,
+            WITHIN,
+            "D",
+            ("rho_within_category", "ci_low_within_category", "ci_high_within_category"),
+        ),
+    )
+    for label, shift, colour, marker, names in kinds:
+        rho, low, high = (table[name].to_numpy(np.float64) for name in names)
+        axis.hlines(places + shift, low, high, color=colour, linewidth=2)
+        face = colour if marker == "o" else "white"
+        axis.plot(
+            rho,
+            places + shift,
+            marker,
+            color=colour,
+            markerfacecolor=face,
+            markersize=6,
+            label=label,
+            zorder=3,
+        )
+    note = {"fontsize": 8, "color": NEUTRAL}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    for place in places[table["rho"].isna()]:
+        text = "undefined" if pd.notna(table["n"].iloc[place]) else "not computed"
+        axis.text(0.02, place, text, transform=axis.get_yaxis_transform(), va="center", bbox=box, **note)
+    axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
+def draw_scatter(frame: pd.DataFrame, columns: dict[str, str], table: pd.DataFrame, model: str) -> Figure:
+    """Draw memorability against each loss of a model, with a line per category.
+
+    The lines join the mean scores of equally filled bins of the loss inside the category, so that they show
+    whatever monotone or other shape there is.
+
+    Args:
+        frame: a row per image with `memorability`, `category` and the measure columns.
+        columns: {loss: column of `frame`}.
+        table: rows of `loss_correlations.csv` of this model.
+        model: name for the title.
+
+    Returns:
+        The figure, a panel per loss.
+    """
+    across = min(4 if len(columns) in (4, 7, 8) or len(columns) > 9 else 3, len(columns))
+    down = -(-len(columns) // across)
+    figure, axes = new_figure(
+        down, across, width=1.2 + 2.9 * across, height=1.3 + 2.7 * down, sharey=True, squeeze=False
+    )
+    largest = frame.loc[frame["category"] != "", "category"].value_counts()
+    shown = sorted(largest.index[:MAX_LINES])
+    colours = category_colours(shown)
+    rho = table.set_index("measure")["rho"]
+    for axis, (loss, column) in zip(axes.flat, columns.items(), strict=False):
+        _scatter_panel(axis, frame[["memorability", "category", column]].dropna(), column, colours)
+        value = f"ρ = {rho[loss]:.2f}".replace("-", "−") if np.isfinite(rho[loss]) else "ρ undefined"
+        axis.set_title(f"{shorten(loss, 24)}   {value}")
+        axis.set_xlabel("loss" if loss != "exposure" else "training loss at exposure")
+    for axis in axes.flat[len(columns) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(MEMORABILITY_LABEL)
+    title = f"{shorten(model, int(9 * figure.get_figwidth()) - 24)}: loss and memorability"
+    _category_legend(figure, colours, len(largest), title)
+    return figure
+
+
+def _category_legend(figure: Figure, colours: dict[str, str], categories: int, title: str) -> None:
+    """Name the categories under the figure's title, and say if not all have a line."""
+    from matplotlib.lines import Line2D
+
+    if not colours:
+        figure.suptitle(title, fontsize=11)
+        return
+    handles = [
+        Line2D([], [], color=colour, linewidth=2.5, label=shorten(name)) for name, colour in colours.items()
+    ]
+    if categories > len(colours):
+        handles.append(
+            Line2D([], [], linestyle="none", label=f"(the {len(colours)} largest of {categories} categories)")
+        )
+    across = _legend_columns(figure, [handle.get_label() for handle in handles])
+    # Above the panels: the foot of the figure is where caveats go.
+    figure.legend(handles=handles, loc="outside upper center", ncols=across, title=title, title_fontsize=11)
+
+
+def _legend_columns(figure: Figure, labels: list[str]) -> int:
+    """Return how many entries of a legend fit side by side across a figure."""
+    width_inches = 0.6 + 0.08 * max(len(label) for label in labels)
+    return min(max(int(figure.get_figwidth() / width_inches), 1), len(labels))
+
+
+def _scatter_panel(axis: Axes, data: pd.DataFrame, column: str, colours: dict[str, str]) -> None:
+    """Draw one loss: density or points, and the categories' lines."""
+    x, y = data[column].to_numpy(np.float64), data["memorability"].to_numpy(np.float64)
+    if len(x) >= HEXBIN_FROM:
+        low, high = np.quantile(x, [0.005, 0.995])
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        inside = (x >= low) & (x <= high)
+        axis.hexbin(
+            x[inside],
+            y[inside],
+            gridsize=32,
+            cmap="Greys",
+            bins="log",
+            linewidths=0,
+            alpha=0.6,
+            rasterized=True,
+        )
+        axis.set_xlim(low, high)
+    else:
+        tints = [colours.get(name, "#9A9A9A") for name in data["category"]]
+        axis.scatter(x, y, s=12, c=tints, alpha=0.45, linewidths=0)
+    for name, colour in colours.items():
+        inside = (data["category"] == name).to_numpy()
+        across, up = binned_means(x[inside], y[inside])
+        axis.plot(across, up, color="white", linewidth=4, solid_capstyle="round")
+        axis.plot(across, up, color=colour, linewidth=2.2, solid_capstyle="round")
+    axis.locator_params(axis="x", nbins=4)
+
+
+def binned_means(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of x and of y in equally filled bins of x: one per ten images, two at least, ten at most.
+
+    Args:
+        x: (n,) finite numbers.
+        y: (n,) finite numbers.
+
+    Returns:
+        Two vectors of equal length, ascending in x; empty for fewer than 6 images and for a constant x.
+    """
+    if len(x) < 6 or np.ptp(x) == 0:
+        return np.empty(0), np.empty(0)
+    bins = min(max(len(x) // 10, 2), 10)
+    order = np.argsort(x, kind="stable")
+    parts = np.array_split(order, bins)
+    return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
+
+
+def draw_reliability(
+    frame: pd.DataFrame, correlations: pd.DataFrame, splits: int, seed: int
+) -> Figure | None:
+    """Draw how reliable the scores are, and how much of what is attainable each loss attains.
+
+    Args:
+        frame: a row per image with `memorability, hits, false_alarms, n_resp`.
+        correlations: rows of `loss_correlations.csv`.
+        splits: number of random splits behind the ceiling.
+        seed: seed of the splits; the one drawn is the first.
+
+    Returns:
+        The figure, or None where no counts explain the scores.
+    """
+    counts = counts_behind(frame)
+    if counts is None:
+        return None
+    ceiling = noise_ceiling(**counts, splits=splits, seed=seed)
+    first, second = split_halves(**counts, seed=seed)
+    table = correlations.dropna(subset=["rho_over_ceiling"])
+    models, measures = table["model"].nunique(), table["measure"].nunique()
+    height = max(4.8, 1.7 + 0.25 * -(-models // 2) + 0.1 * measures * max(models, 3))
+    figure, (left, right) = new_figure(
+        1, 2, width=10.2, height=height, gridspec_kw={"width_ratios": [1, 1.2]}
+    )
+    _halves_panel(left, first, second)
+    left.set_title(f"halves of the responses: ρ = {spearman(first, second)[0]:.2f}")
+    _share_panel(right, table)
+    title = (
+        f"Reliability of the scores: mean ρ of {splits} random halves {ceiling['half_rho']:.3f}, Spearman-Brown "
+        f"{ceiling['reliability']:.3f}, noise ceiling {ceiling['ceiling']:.3f}"
+    )
+    handles, labels = right.get_legend_handles_labels()
+    if labels:
+        across = _legend_columns(figure, labels)
+        place = "outside upper center"
+        figure.legend(handles, labels, loc=place, ncols=across, title=title, title_fontsize=11)
+    else:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _halves_panel(axis: Axes, first: np.ndarray, second: np.ndarray) -> None:
+    """Draw the scores of one half of the responses against those of the other."""
+    if len(first) >= HEXBIN_FROM:
+        axis.hexbin(first, second, gridsize=32, cmap="Blues", bins="log", linewidths=0, rasterized=True)
+    else:
+        axis.scatter(first, second, s=14, color=OVERALL, alpha=0.5, linewidths=0)
+    ends = [min(first.min(), second.min()), max(first.max(), second.max())]
+    axis.plot(ends, ends, color=NEUTRAL, linewidth=0.8, linestyle="--")
+    axis.set_xlabel("score from one half")
+    axis.set_ylabel("score from the other half")
+    axis.set_aspect("equal", adjustable="box")
+
+
+def _share_panel(axis: Axes, table: pd.DataFrame) -> None:
+    """Draw rho over the ceiling, with its interval, per loss; the models side by side."""
+    models = list(dict.fromkeys(table["model"]))
+    measures = list(dict.fromkeys(table["measure"]))
+    axis.axvline(0, color=NEUTRAL, linewidth=0.8)
+    axis.axvline(1, color=NEUTRAL, linewidth=0.8, linestyle="--")
+    step = 0.7 / max(len(models), 3)
+    for position, model in enumerate(models):
+        rows = table[table["model"] == model].set_index("measure").reindex(measures)
+        places = np.arange(len(measures)) + step * (position - (len(models) - 1) / 2)
+        low, value, high = (rows[name] / rows["ceiling"] for name in ("ci_low", "rho", "ci_high"))
+        colour = PALETTE[position % len(PALETTE)]
+        axis.hlines(places, low, high, color=colour, linewidth=2)
+        marker = "osDv^P*X"[position // len(PALETTE) % 8]
+        axis.plot(value, places, marker, color=colour, markersize=5, label=shorten(model, 40))
+    axis.set_yticks(range(len(measures)), [shorten(measure, 24) for measure in measures])
+    axis.set_ylim(max(len(measures), 1) - 0.4, -0.6)
+    axis.set_xlim(right=1.04)
+    axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.set_xlabel("ρ / noise ceiling (95 % interval)")
+    axis.set_title("how much of the attainable ρ each loss reaches")

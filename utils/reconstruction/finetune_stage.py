@@ -1,0 +1,209 @@
+"""Around the training loop of stage 1: which models, from which start, finished or not, and what is written."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from argparse import Namespace
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.core.errors import UserError
+from utils.core.log import log
+from utils.reconstruction.finetuning import (
+    FineTuner,
+    Progress,
+    Settings,
+    differences,
+    exposure_table,
+    fingerprint,
+    loss_curve,
+    training_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from models.autoencoder import Autoencoder
+    from utils.core.run import Run
+    from utils.data.dataset import Dataset
+
+
+def combinations(args: Namespace) -> list[Settings]:
+    """Return the settings of every model asked for, in the order given, each once."""
+    grid = itertools.product(args.loss, args.learning_rate, args.batch_size, args.epochs)
+    return [
+        Settings(
+            loss=loss,
+            learning_rate=rate,
+            batch_size=size,
+            epochs=epochs,
+            split=args.split,
+            order=args.order or ("dataset" if args.recipe == "released" else "shuffled"),
+            batch_norm=args.batch_norm,
+            recipe=args.recipe,
+            precision=args.precision,
+            compile=args.compile,
+            seed=args.seed,
+            image_size=args.image_size,
+        )
+        for loss, rate, size, epochs in dict.fromkeys(grid)
+    ]
+
+
+def chosen_images(args: Namespace, dataset: Dataset) -> pd.DataFrame:
+    """Return ``image_id`` and ``path`` of the images to see, in dataset order."""
+    from utils.data.splits import load_splits
+
+    images = dataset.table[["image_id", "path"]]
+    if args.split == "train":
+        splits = load_splits(dataset, args.output_path, args.seed)
+        images = images[images["image_id"].isin(splits.loc[splits["split"] == "train", "image_id"])]
+        if images.empty:
+            raise UserError(
+                f"No image of the train split is among the {len(dataset.table)} chosen. Use a larger --limit, "
+                "or --split all."
+            )
+    return images.reset_index(drop=True)
+
+
+def find_start(args: Namespace, run: Run) -> tuple[Path | None, str]:
+    """Return the checkpoint to start from (None for random weights) and what identifies it."""
+    from models.checkpoints import checkpoint_sha256, find_pretrained
+
+    if args.pretrained.lower() == "none":
+        run.note_random(f"autoencoder ({args.arch}) before fine-tuning")
+        return None, f"random {args.arch} seed {args.seed}"
+    path = find_pretrained(args.pretrained, [args.data_dir, args.output_path])
+    run.add_input(path)
+    return path, checkpoint_sha256(path)
+
+
+def load_start(args: Namespace, run: Run, path: Path | None) -> Autoencoder:
+    """Build the network with the weights to start from, on the run's device."""
+    from models.autoencoder import build_autoencoder
+    from models.checkpoints import load_autoencoder
+
+    if path is None:
+        return build_autoencoder(args.arch, seed=args.seed).to(run.device)
+    model, meta = load_autoencoder(path, run.device, arch=args.arch)
+    run.note_caveats(meta["caveats"])
+    return model
+
+
+def find_finished(
+    args: Namespace, run: Run, path: Path, settings: Settings, wanted: str
+) -> dict[str, Any] | None:
+    """Return the meta of a model that was already trained exactly so; refuse to replace one trained otherwise."""
+    from models.checkpoints import read_weights_file
+    from utils.core.tables import output_file
+
+    if args.overwrite or not path.exists():
+        return None
+    content = read_weights_file(path)
+    meta = content.get("meta", {}) if isinstance(content, dict) else {}
+    if meta.get("fingerprint") != wanted:
+        how = differences(meta["settings"], asdict(settings)) if "settings" in meta else "not by this stage"
+        raise UserError(
+            f"{path} is there already and was made otherwise ({how}). "
+            "Train it anew with --overwrite, or use another --output-path."
+        )
+    outputs = [output_file(args.output_path, table, path.stem) for table in ("exposures", "training")]
+    if not all(output.exists() for output in outputs):
+        return None
+    run.note_caveats(meta["caveats"])
+    for output in (path, *outputs):
+        run.add_output(output)
+    log.info("%s: up to date; --overwrite trains it again.", path)
+    return meta
+
+
+def describe(settings: dict[str, Any]) -> str:
+    """Put settings into one line."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "unknown settings"
+
+
+def unreadable(progress: Progress, images: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return image_id and reason of the images that could not be read."""
+    return [(str(images["image_id"].iloc[index]), reason) for index, reason in progress.skipped.items()]
+
+
+def save_model(
+    run: Run,
+    path: Path,
+    model: Autoencoder,
+    settings: Settings,
+    wanted: str,
+    progress: Progress,
+    images: pd.DataFrame,
+) -> None:
+    """Write a model's tables, its curve and, last of all, its weights."""
+    from models.checkpoints import save_autoencoder
+
+    run.write_table(exposure_table(progress, images), "exposures", path.stem)
+    run.write_table(training_table(progress), "training", path.stem)
+    run.save_figure(loss_curve(progress, path.stem, settings.loss), f"training_{path.stem}")
+    save_autoencoder(
+        path,
+        model,
+        image_size=settings.image_size,
+        caveats=run.caveats,
+        settings=asdict(settings),
+        fingerprint=wanted,
+        exposures=sum(map(len, progress.losses)),
+        skipped=unreadable(progress, images),
+    )
+    run.add_output(path)
+    log.info("Wrote %s", path)
+
+
+def train_one(
+    args: Namespace,
+    run: Run,
+    images: pd.DataFrame,
+    settings: Settings,
+    path: Path,
+    start: tuple,
+) -> tuple[str, list[tuple[str, str]]]:
+    """Train one model, or find it finished; return its fingerprint and the images that could not be read."""
+    from utils.core.shards import SHARDS_FOLDER
+    from utils.data.images import load_pixels
+    from utils.reconstruction.losses import ReconstructionLosses, uses_pretrained
+
+    wanted = fingerprint(settings, start[1], images, arch=args.arch, weights=args.weights)
+    finished = find_finished(args, run, path, settings, wanted)
+    if finished is not None:
+        return wanted, finished.get("skipped", [])
+    if args.weights == "random" and uses_pretrained([settings.loss]):
+        run.note_random(f"{settings.loss} ({', '.join(uses_pretrained([settings.loss]))})")
+    losses = ReconstructionLosses([settings.loss], args.weights, run.device, settings.recipe, args.seed)
+    model = load_start(args, run, start[0])
+    state = args.output_path / SHARDS_FOLDER / f"finetune_{path.stem}" / "state.pt"
+    if args.overwrite:
+        state.unlink(missing_ok=True)
+    log.info("%s: %d images, %s", path.stem, len(images), describe(vars(settings)))
+    if settings.batch_norm == "update" and settings.batch_size < 8:
+        log.info(
+            "Batch norm: at batch size %d the running statistics end up following the last few images; "
+            "--batch-norm frozen keeps those of the start.",
+            settings.batch_size,
+        )
+    tuner = FineTuner(
+        model,
+        images,
+        settings,
+        losses,
+        state,
+        wanted,
+        load=partial(load_pixels, size=settings.image_size),
+        checkpoint_every=args.checkpoint_every,
+        workers=args.workers,
+        on_error=args.on_error,
+    )
+    progress = tuner.run()
+    save_model(run, path, model, settings, wanted, progress, images)
+    # With all that is in it: a kill while the state was being written leaves its temporary file.
+    shutil.rmtree(state.parent, ignore_errors=True)
+    return wanted, unreadable(progress, images)

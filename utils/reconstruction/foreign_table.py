@@ -1,0 +1,161 @@
+"""Per-image losses from elsewhere (``--table``), matched to a score table."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.core.errors import UserError
+from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES
+from utils.core.run import Run
+from utils.core.tables import read_csv, to_numbers
+from utils.reconstruction.loss_tables import (
+    DEFAULT_FOLDER,
+    SCORE_COLUMNS,
+    LossTable,
+    _join,
+    _named_source,
+    _read_score_table,
+)
+
+
+def read_foreign(run: Run, args: Namespace) -> LossTable:
+    """Read any table of losses (`--table`).
+
+    The score, category and subcategory are the table's own where it has those columns; what it lacks, and the
+    response counts, come from the score table if one is named (`--scores-csv`, `--data-dir` or `--sample`).
+
+    Args:
+        run: The run, which records the inputs.
+        args: With `table, loss_columns, score_column, scores_csv, data_dir, sample, limit, on_error`.
+
+    Returns:
+        The losses under the name of the file.
+
+    Raises:
+        UserError: No `image_id` or `image_file` column, no known loss or score column, rows that are missing,
+            repeated or not numbers, or no image in common with the score table.
+    """
+    path = args.table
+    text = ["image_id", "image_file", "category", "subcategory", CAVEAT_COLUMN]
+    frame = read_csv(path, text_columns=text)
+    run.add_input(path)
+    _note_caveats(run, frame)
+    ids = _key_column(frame, path)
+    measures = {f"{path.stem}: {loss}": (path.stem, loss) for loss in _foreign_losses(frame, args, path)}
+    numbers = {column: to_numbers(frame[loss], path) for column, (_, loss) in measures.items()}
+    own = frame[[name for name in ("category", "subcategory") if name in frame.columns]].copy()
+    score_name = _own_score(frame, args.score_column)
+    if score_name is not None:
+        own["memorability"] = to_numbers(frame[score_name], path)
+    if not (args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_FOLDER):
+        if score_name is None:
+            raise UserError(
+                f"{path}: there is no score column '{args.score_column}'. Choose one of its columns with "
+                f"--score-column, or name a score table with --scores-csv; columns: {', '.join(frame.columns)}."
+            )
+        own.insert(0, "image_id", ids)
+        scores, where = own.reindex(columns=SCORE_COLUMNS), str(path)
+    else:
+        source, column = _named_source(args, run.output_path)
+        scores = _read_score_table(run, source, _readable_column(source, column, score_name))
+        ids, where = _match_files(ids, scores, path, source), str(source)
+        own.insert(0, "image_id", ids)
+        # With scores of its own an image stays even where the score table does not know it.
+        other = scores.drop(columns=[name for name in own if name != "image_id"])
+        kept = "inner" if score_name is None else "left"
+        scores = own.merge(other, how=kept, on="image_id", validate="one_to_one")[SCORE_COLUMNS]
+    scores[["category", "subcategory"]] = scores[["category", "subcategory"]].fillna("")
+    losses = pd.DataFrame({"image_id": ids, **numbers})
+    return LossTable(_join(losses, scores, str(path), where, args), measures)
+
+
+def _key_column(frame: pd.DataFrame, path: Path) -> pd.Series:
+    """Return what names the images of a foreign table, each once."""
+    key = next((name for name in ("image_id", "image_file") if name in frame.columns), None)
+    if key is None:
+        raise UserError(
+            f"{path}: expected a column image_id or image_file that names the images; found: {', '.join(frame.columns)}."
+        )
+    ids = frame[key].str.strip().str.replace("\\", "/", regex=False)
+    if (ids == "").any():
+        raise UserError(
+            f"{path}: column {key} is empty in line {int(np.flatnonzero(ids == '')[0]) + 2}. Correct the file."
+        )
+    twice = ids.duplicated()
+    if twice.any():
+        raise UserError(
+            f"{path}: {twice.sum()} images stand there more than once, e.g. {ids[twice].iloc[0]} again in line "
+            f"{int(np.flatnonzero(twice)[0]) + 2}. Expected one row per image; correct the file."
+        )
+    return ids
+
+
+def _foreign_losses(frame: pd.DataFrame, args: Namespace, path: Path) -> list[str]:
+    """Return the loss columns of a foreign table: those named, else every known loss it has."""
+    if args.loss_columns is None:
+        found = [loss for loss in LOSSES if loss in frame.columns]
+        if found:
+            return found
+    unknown = [name for name in args.loss_columns or [] if name not in frame.columns]
+    if args.loss_columns and not unknown:
+        return list(dict.fromkeys(args.loss_columns))
+    numeric = [name for name in frame.columns if pd.to_numeric(frame[name], errors="coerce").notna().all()]
+    what = (
+        f"there is no loss column {', '.join(unknown)}" if unknown else "none of its columns is a known loss"
+    )
+    raise UserError(
+        f"{path}: {what}. Name columns with --loss-columns; those that hold numbers: {', '.join(numeric) or 'none'}. "
+        f"Known losses: {', '.join(LOSSES)}."
+    )
+
+
+def _own_score(frame: pd.DataFrame, wanted: str) -> str | None:
+    """Return the score column of a foreign table, if it has one."""
+    names = [wanted, "memorability", "score"] if wanted == DEFAULT_SCORE_COLUMN else [wanted]
+    return next((name for name in names if name in frame.columns), None)
+
+
+def _readable_column(source: Path, wanted: str, own: str | None) -> str:
+    """Return a score column to read from a score table that, where the scores are known, only adds categories."""
+    if (
+        own is None
+        or source.suffix == ".txt"
+        or source.is_dir()
+        or wanted in read_csv(source, nrows=0).columns
+    ):
+        return wanted
+    return DEFAULT_SCORE_COLUMN
+
+
+def _match_files(ids: pd.Series, scores: pd.DataFrame, path: Path, source: Path) -> pd.Series:
+    """Return the `image_id` of images that a foreign table names by id or by bare file name.
+
+    Raises:
+        UserError: Nothing matches, or a bare file name stands for several images.
+    """
+    if ids.isin(scores["image_id"]).any():
+        return ids
+    names = scores["image_id"].str.rsplit("/", n=1).str[-1]
+    if not ids.isin(names).any():
+        raise UserError(
+            f"None of the {len(ids)} images of {path} stands in {source}: the losses name e.g. {ids.iloc[0]}, the scores "
+            f"e.g. {scores['image_id'].iloc[0]}. Name the score table of these images with --scores-csv."
+        )
+    unclear = sorted(set(ids) & set(names[names.duplicated()]))
+    if unclear:
+        raise UserError(
+            f"{path}: the file name {unclear[0]} stands for several images of {source} ({len(unclear)} such names). "
+            "Expected a column image_id with folders, e.g. " + scores["image_id"].iloc[0]
+        )
+    known = dict(zip(names, scores["image_id"], strict=True))
+    return ids.map(lambda name: known.get(name, name))
+
+
+def _note_caveats(run: Run, frame: pd.DataFrame) -> None:
+    """Hand on what a table says of its own numbers (sample data, random weights)."""
+    if CAVEAT_COLUMN in frame.columns:
+        run.note_caveats(text for cell in frame[CAVEAT_COLUMN].unique() for text in cell.split("; ") if text)

@@ -1,0 +1,249 @@
+"""The study on one page: ``report.html``, made from the tables, figures and run records in an output folder.
+
+Nothing is computed here that a stage has not written, save counts and medians that say so. Every number names the
+file it came from, and what is missing is said with the command that writes it. The page holds its pictures and
+has no script, so that it can be sent to somebody as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from utils.core.errors import UserError
+from utils.core.files import atomic_path, read_json
+from utils.core.tables import output_file, read_table
+from utils.report.pipeline import in_words, read_record
+from utils.report.sections import (
+    STAGE_BLOCKS,
+    Block,
+    headline_tiles,
+    missing_block,
+    table_block,
+    table_row,
+)
+
+REPORT_FILE = "report.html"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+SCRIPTS = {
+    "autoencoder_finetune": "Fine-tuning",
+    "autoencoder_test": "Reconstruction",
+    "autoencoder_evaluation": "Reconstruction error and memorability",
+    "latent_analysis": "Latent distinctiveness",
+    "category_plot": "Categories",
+    "mlp_predict": "Prediction",
+    "model_interpretation_IG": "Attribution",
+    "feature_analysis": "Image features",
+}
+TRAINING_LOSS = (
+    "lpips-sq"  # the headline is the loss of the fine-tuning, chosen before looking, not the best one
+)
+MAX_FIGURE_PX = 1600
+FIGURE_SCALE = 1.5  # figures are saved at 150 dpi and laid out for 100
+WIDE_PX = 720  # wider figures have a line to themselves
+FIGURES_SHOWN = 6  # per section; the rest fold away
+FIGURES_EMBEDDED = 24
+
+
+def write_report(output_path: Path) -> tuple[Path, int]:
+    """Write ``report.html`` from what an output folder holds.
+
+    Args:
+        output_path: Folder with the stages' tables, figures and run records; any of them may be missing.
+
+    Returns:
+        The report, and how many figures the stages left in the folder.
+
+    Raises:
+        UserError: The folder holds nothing of the study.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    output_path = Path(output_path)
+    runs = {name: read_json(path) for name in SCRIPTS if (path := output_path / f"run_{name}.json").exists()}
+    for name, stage in read_record(output_path).items():
+        if (
+            name in runs
+        ):  # a later run by hand of one step (--predict, say) leaves the others' figures standing
+            run = runs[name]
+            run["outputs"] = list(dict.fromkeys([*run.get("outputs", []), *stage["outputs"]]))
+    if not runs:
+        raise UserError(
+            f"{output_path} holds no record of any stage, so there is nothing to report. Run the study first: "
+            "python run_pipeline.py (or python run_pipeline.py --demo)."
+        )
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**_context(output_path, runs))
+    path = output_path / REPORT_FILE
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path, sum(len(_figure_files(output_path, run, (".png", ".pdf", ".svg"))) for run in runs.values())
+
+
+def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
+    """Collect everything the template shows."""
+    caveats = sorted({caveat for run in runs.values() for caveat in run.get("caveats", [])})
+    sample = any("sample" in caveat for caveat in caveats)
+    sections = [_section(name, output_path, runs.get(name)) for name in SCRIPTS]
+    return {
+        "title": "What makes these images memorable",
+        "subtitle": _subtitle(output_path, runs),
+        "caveats": caveats,
+        "banner": (
+            "The scores are planted and the networks may be untrained: the numbers below show that the code runs."
+            if sample
+            else "Some networks have random weights: numbers that rest on them show that the code runs, nothing else."
+        ),
+        "tiles": headline_tiles(output_path),
+        "sections": [
+            *sections,
+            {"title": "Record", "anchor": "record", "blocks": _record(output_path, runs)},
+        ],
+    }
+
+
+def _subtitle(output_path: Path, runs: dict[str, dict]) -> str:
+    """One line: how many images, when."""
+    ended = max(run.get("ended") or "" for run in runs.values())
+    splits = output_file(output_path, "splits")
+    images = f"{len(read_table(splits, 'splits')):,} images (splits.csv). " if splits.exists() else ""
+    ended = ended.replace("T", " ").removesuffix("+00:00")
+    return f"{images}Last stage ended {ended} UTC. {len(runs)} of {len(SCRIPTS)} stages have run."
+
+
+def _section(name: str, output_path: Path, run: dict | None) -> dict[str, Any]:
+    """One stage's tables and figures."""
+    if run is None:
+        blocks = [missing_block(f"this stage has not been run. Run: python {name}.py")]
+    else:
+        blocks = [block for make in STAGE_BLOCKS.get(name, ()) for block in _safely(make, output_path)]
+        blocks += _figures(output_path, run)
+    if run is not None and run.get("status") != "complete":
+        blocks.insert(
+            0, missing_block(f"the last run of this stage ended as {run.get('status')}: {run.get('error')}")
+        )
+    return {"title": SCRIPTS[name], "anchor": name, "blocks": blocks}
+
+
+def _safely(make: Callable[[Path], list[Block]], output_path: Path) -> list[Block]:
+    """Make a stage's blocks, or say what is missing or broken."""
+    try:
+        return make(output_path)
+    except UserError as error:
+        return [missing_block(str(error))]
+
+
+# ------------------------------------------------------------------------------------------------ figures
+
+
+def _figure_files(output_path: Path, run: dict, suffixes: tuple[str, ...] = (".png",)) -> list[Path]:
+    """Figures that a run recorded and that are still there."""
+    files = (output_path / name for name in run.get("outputs", []))
+    return [path for path in files if path.suffix in suffixes and path.is_file()]
+
+
+def _figures(output_path: Path, run: dict) -> list[Block]:
+    """A stage's pictures, the first few in sight and the rest folded away."""
+    files = _figure_files(output_path, run)
+    figures = [_figure(path, output_path) for path in files[:FIGURES_EMBEDDED]]
+    if not figures:
+        return []
+    shown, folded = (
+        sorted(part, key=lambda figure: figure["wide"])  # narrow ones first, so that they stand in pairs
+        for part in (figures[:FIGURES_SHOWN], figures[FIGURES_SHOWN:])
+    )
+    blocks: list[Block] = [{"kind": "figures", "figures": shown, "more": folded}]
+    if len(files) > FIGURES_EMBEDDED:
+        rest = len(files) - FIGURES_EMBEDDED
+        blocks.append({"kind": "text", "text": f"{rest} further pictures are in {files[-1].parent}."})
+    return blocks
+
+
+def _figure(path: Path, output_path: Path) -> Block:
+    """Embed one picture, reduced to what a page needs."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+    if image.width > MAX_FIGURE_PX:
+        height = round(image.height * MAX_FIGURE_PX / image.width)
+        image = image.resize((MAX_FIGURE_PX, height), Image.Resampling.LANCZOS)
+    encoded = []
+    for kind, options in (("PNG", {}), ("JPEG", {"quality": 88})):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        encoded.append((len(buffer.getvalue()), kind, buffer.getvalue()))
+    # Lines and letters stay sharp in PNG; photographs are several times smaller as JPEG.
+    _, kind, content = encoded[0] if encoded[0][0] < 2 * encoded[1][0] else encoded[1]
+    name = path.relative_to(output_path).as_posix()
+    data = f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode('ascii')}"
+    return {
+        "data": data,
+        "alt": path.stem.replace("_", " "),
+        "caption": name,
+        "width": round(image.width / FIGURE_SCALE),
+        "height": round(image.height / FIGURE_SCALE),
+        "wide": image.width > WIDE_PX * FIGURE_SCALE,
+    }
+
+
+# ------------------------------------------------------------------------------------------------ record
+
+
+def _record(output_path: Path, runs: dict[str, dict]) -> list[Block]:
+    """What was run, when, on what, and how many images each stage did and left out."""
+    rows, files = [], []
+    for name, run in runs.items():
+        files.append(f"run_{name}.json")
+        counts = ", ".join(f"{key} {value:,}" for key, value in run.get("counts", {}).items())
+        command = shlex.join(["python", *run["command"]])
+        cells = [
+            command,
+            run["status"],
+            _moment(run, "started"),
+            _took(run),
+            run.get("device") or "–",
+            counts or "–",
+        ]
+        rows.append(table_row(cells, texts=len(cells)))
+        rows[-1]["cells"][0]["style"] = "text command"
+        rows[-1]["cells"][-1]["style"] = "text wide"
+    header = ["command", "status", "started (UTC)", "took", "device", "counts"]
+    blocks = [table_block("Runs", files, header, rows, texts=len(header)), *_versions(runs)]
+    skipped = output_file(output_path, "skipped_images")
+    if skipped.exists():
+        count = read_table(skipped, "skipped_images")["image_id"].nunique()
+        blocks.append(
+            {"kind": "text", "text": f"{count:,} images were left out by some stage: {skipped.name}."}
+        )
+    return blocks
+
+
+def _moment(run: dict, name: str) -> str:
+    """A time of the record, as people write it."""
+    return str(run.get(name) or "–").replace("T", " ").removesuffix("+00:00")
+
+
+def _took(run: dict) -> str:
+    """How long a run lasted, to the second it was recorded in."""
+    if not (run.get("started") and run.get("ended")):
+        return "–"
+    seconds = (datetime.fromisoformat(run["ended"]) - datetime.fromisoformat(run["started"])).total_seconds()
+    return in_words(seconds)
+
+
+def _versions(runs: dict[str, dict]) -> list[Block]:
+    """Code revision and library versions of the last stage that ran."""
+    run = max(runs.values(), key=lambda run: run.get("ended") or "")
+    code = run.get("code", {})
+    commit = code.get("commit")
+    revision = f"Code revision {commit}{', modified' if code.get('modified') else ''}. " if commit else ""
+    versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
+    return [{"kind": "text", "text": f"{revision}{run.get('platform', '')}. {versions}."}]

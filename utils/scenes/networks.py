@@ -1,0 +1,358 @@
+"""Objects and segments of a photograph: one pass of a detector and a segmenter, cached, and the features made from it.
+
+The networks run once per image. What they found is kept in ``scene_cache_<detector>_<segmenter>.npz``: boxes as
+fractions of the picture's sides, labels and scores (from `SCORE_FLOOR` up), and the class of every pixel as a
+losslessly packed uint8 mask. Another score threshold, or the attribution stage that asks where objects are, reads the
+cache and needs no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from utils.core.errors import ImageError, UserError
+from utils.core.log import log
+from utils.core.shards import Batch, ShardedResult
+from utils.data.pixels import bounded, read_pixels
+from utils.scenes.cache import (
+    SCORE_FLOOR,
+    SceneCache,
+    _rows_of,
+    cache_path,
+    read_scene_cache,
+    write_scene_cache,
+)
+from utils.scenes.geometry import foreground_background_distance
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+MAX_ASPECT = 4.0
+"""A strip longer than this is scaled by its longer side for the segmenter, so that it cannot fill the memory."""
+
+MAX_OBJECT_ASPECT = 100.0
+"""Strips longer than this are less than one pixel wide in the detectors, which therefore do not see them."""
+
+
+class Picture(NamedTuple):
+    """A decoded file on its way to the networks: pixels (H, W, 3) uint8 RGB, and the file's size in bytes."""
+
+    pixels: np.ndarray
+    file_bytes: int
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Decode a file, reduced to at most 1,024 px on its longer side.
+
+    Raises:
+        ImageError: the file cannot be read as an image.
+    """
+    return Picture(bounded(read_pixels(path)), Path(path).stat().st_size)
+
+
+def _by_shape(pictures: Sequence[np.ndarray]) -> list[list[int]]:
+    """Positions of pictures of equal shape. Only those share a pass: padding would let neighbours change a result."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, picture in enumerate(pictures):
+        groups.setdefault(picture.shape, []).append(position)
+    return list(groups.values())
+
+
+def _to_tensor(pictures: Sequence[np.ndarray], device: torch.device | str) -> torch.Tensor:
+    """Stack pictures of one shape: (N, 3, H, W) float32 in [0, 1] on the device."""
+    import torch
+
+    stacked = torch.from_numpy(np.stack(pictures)).to(device)
+    return stacked.permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def detect(
+    detector: Any, pictures: Sequence[np.ndarray], device: torch.device | str = "cpu"
+) -> list[dict[str, Any]]:
+    """Run a torchvision detector over pictures of any sizes.
+
+    Args:
+        detector: takes a list of (3, H, W) tensors in [0, 1] and resizes them itself, so it gets the whole picture.
+        pictures: (H, W, 3) uint8 RGB each.
+        device: where the detector is.
+
+    Returns:
+        Per picture ``box`` (K lists of left, top, right, bottom as fractions of the sides), ``label`` (K class
+        indices) and ``score`` (K, falling), down to `SCORE_FLOOR`.
+    """
+    import torch
+
+    found = [{"box": [], "label": [], "score": []} for _ in pictures]
+    with torch.inference_mode():
+        for positions in _by_shape(pictures):
+            sides = pictures[positions[0]].shape[:2]
+            if max(sides) > MAX_OBJECT_ASPECT * min(sides):
+                continue
+            batch = _to_tensor([pictures[position] for position in positions], device)
+            height, width = batch.shape[2:]
+            sides = batch.new_tensor([width, height, width, height])
+            for position, result in zip(positions, detector(list(batch)), strict=True):
+                boxes = (result["boxes"] / sides).clamp(0, 1)
+                keep = (result["scores"] >= SCORE_FLOOR) & torch.isfinite(boxes).all(dim=1)
+                found[position] = {
+                    "box": boxes[keep].cpu().tolist(),
+                    "label": result["labels"][keep].cpu().tolist(),
+                    "score": result["scores"][keep].cpu().tolist(),
+                }
+    return found
+
+
+def segmenter_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width a segmenter sees: the short side scaled to `short_side`, strips bounded by `MAX_ASPECT`."""
+    scale = min(short_side / min(height, width), MAX_ASPECT * short_side / max(height, width))
+    # Truncated like torchvision's own preset; at least 32 px, one cell of the deepest feature map.
+    return max(32, int(height * scale + 1e-6)), max(32, int(width * scale + 1e-6))
+
+
+def segment(
+    segmenter: Any, preset: Any, pictures: Sequence[np.ndarray], device: torch.device | str = "cpu"
+) -> list[np.ndarray]:
+    """Run a torchvision segmenter over pictures of any sizes.
+
+    Args:
+        segmenter: gives ``{"out": (N, classes, h, w) logits}``.
+        preset: its preprocessing, of which ``resize_size``, ``mean`` and ``std`` are used.
+        pictures: (H, W, 3) uint8 RGB each.
+        device: where the segmenter is.
+
+    Returns:
+        Per picture (H, W) uint8: the class of the largest logit, logits being scaled back to the picture's size.
+    """
+    import torch
+    from torchvision.transforms.v2 import functional
+
+    masks: list[np.ndarray] = [np.empty(0, np.uint8)] * len(pictures)
+    with torch.inference_mode():
+        for positions in _by_shape(pictures):
+            batch = _to_tensor([pictures[position] for position in positions], device)
+            shape = tuple(batch.shape[2:])
+            batch = functional.resize(
+                batch, list(segmenter_size(*shape, preset.resize_size[0])), antialias=True
+            )
+            logits = segmenter(functional.normalize(batch, list(preset.mean), list(preset.std)))["out"]
+            logits = torch.nn.functional.interpolate(logits, size=shape, mode="bilinear", align_corners=False)
+            classes = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+            for position, mask in zip(positions, classes, strict=True):
+                masks[position] = mask
+    return masks
+
+
+def scene_row(picture: Picture, found: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
+    """Put what the networks found in one picture into a row that JSON can keep."""
+    from base64 import b64encode
+
+    import cv2
+
+    height, width = mask.shape
+    packed = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
+    return {
+        "bytes": picture.file_bytes,
+        "height": height,
+        "width": width,
+        **found,
+        "distance": foreground_background_distance(picture.pixels, mask),
+        "mask_png": b64encode(packed.tobytes()).decode(),
+    }
+
+
+def make_work(
+    detector: Any, segmenter: Any, preset: Any, device: torch.device | str
+) -> Callable[[list[str], list[Picture]], Batch]:
+    """Make the per-batch work of the sharded run: both networks over one batch of pictures."""
+
+    def work(image_ids: list[str], pictures: list[Picture]) -> Batch:
+        pixels = [picture.pixels for picture in pictures]
+        found = detect(detector, pixels, device)
+        masks = segment(segmenter, preset, pixels, device)
+        return Batch([scene_row(*parts) for parts in zip(pictures, found, masks, strict=True)])
+
+    return work
+
+
+def _file_bytes(path: str) -> int:
+    file = Path(path)
+    return file.stat().st_size if file.exists() else -1
+
+
+def _unknown(images: pd.DataFrame, cache: SceneCache | None) -> pd.DataFrame:
+    """The images that a cache neither holds nor found unreadable, or whose files have changed size since."""
+    if cache is None:
+        return images
+    known = dict(zip(cache.image_ids, cache.header["bytes"], strict=True))
+    known |= {image_id: size for image_id, _, size in cache.header["skipped"]}
+    pairs = zip(images["image_id"], images["path"], strict=True)
+    return images[[known.get(image_id) != _file_bytes(path) for image_id, path in pairs]]
+
+
+def _any_readable(images: pd.DataFrame) -> bool:
+    for path in images["path"]:
+        try:
+            read_pixels(path)
+        except ImageError:
+            continue
+        return True
+    return False
+
+
+def _skipped_among(images: pd.DataFrame, cache: SceneCache, on_error: str) -> list[tuple[str, str]]:
+    """Which of the images an earlier pass found unreadable, and why; fatal with ``--on-error fail``."""
+    asked = set(images["image_id"])
+    skipped = [(image_id, reason) for image_id, reason, _ in cache.header["skipped"] if image_id in asked]
+    if skipped and on_error == "fail":
+        raise UserError(
+            f"{skipped[0][0]}: {skipped[0][1]}. "
+            "Mend or remove the file, or leave such images out with --on-error skip."
+        )
+    return skipped
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """How objects and segments are found.
+
+    Attributes:
+        detector: one of `models.pretrained.DETECTORS`.
+        segmenter: one of `models.pretrained.SEGMENTERS`.
+        weights: ``pretrained`` or ``random``.
+        seed: seed of random weights.
+        device: where the networks run.
+        batch_size: images read per pass; those of equal shape share it.
+        workers: threads that decode ahead.
+        on_error: ``skip`` or ``fail`` for unreadable images.
+        overwrite: run the networks on all images again.
+    """
+
+    detector: str
+    segmenter: str
+    weights: str = "pretrained"
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    batch_size: int = 8
+    workers: int = 2
+    on_error: str = "skip"
+    overwrite: bool = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides whether two caches can be one: networks, weights, and the seed of random ones."""
+        parts = {"detector": self.detector, "segmenter": self.segmenter, "weights": self.weights}
+        return parts | ({"seed": self.seed} if self.weights == "random" else {})
+
+
+def ensure_scene_cache(
+    images: pd.DataFrame, output_path: Path, settings: SceneSettings
+) -> tuple[SceneCache | None, list[tuple[str, str]]]:
+    """Make sure that the cache of a pair of networks holds these images; the networks see only those it lacks.
+
+    Args:
+        images: ``image_id`` and ``path``.
+        output_path: the output folder.
+        settings: networks and how to run them.
+
+    Returns:
+        The cache (None on the ranks that do not merge) and (image_id, reason) of the images left out.
+
+    Raises:
+        UserError: weights that are missing and cannot be fetched, a damaged cache, no readable image.
+    """
+    from utils.core.processes import is_main_rank
+
+    path = cache_path(output_path, settings.detector, settings.segmenter)
+    cache = read_scene_cache(path) if path.exists() and not settings.overwrite else None
+    if cache is not None and cache.header["settings"] != settings.identity:
+        log.info("%s was made with other weights; it is made anew.", path)
+        cache = None
+    unknown = _unknown(images, cache)
+    if unknown.empty:
+        log.info("Objects and segments of %d images are up to date in %s.", len(images), path.name)
+    else:
+        cache = _extend_cache(path, cache, images, unknown, settings)
+    if not is_main_rank() or cache is None:
+        return None, []
+    return cache, _skipped_among(images, cache, settings.on_error)
+
+
+def _extend_cache(
+    path: Path, old: SceneCache | None, images: pd.DataFrame, unknown: pd.DataFrame, settings: SceneSettings
+) -> SceneCache | None:
+    """Run the networks on the unknown images and write the cache anew; None on ranks that do not merge."""
+    from models.pretrained import load_detector, load_segmenter
+    from utils.core.processes import is_main_rank
+
+    detector, about_objects = load_detector(settings.detector, settings.weights, settings.seed)
+    segmenter, about_segments = load_segmenter(settings.segmenter, settings.weights, settings.seed)
+    header = {
+        "settings": settings.identity,
+        "digests": [about_objects["sha256"], about_segments["sha256"]],
+        "object_names": about_objects["categories"],
+        "segment_names": about_segments["categories"],
+    }
+    if old is not None and old.header["digests"] != header["digests"]:
+        log.warning("%s was made with other weight files; all images are done again.", path)
+        old, unknown = None, images
+    if old is not None and settings.on_error == "skip" and not _any_readable(unknown):
+        # Nothing to run on, which must not end a study that has its other images.
+        header["skipped"] = _merge_skipped(
+            old, unknown, [(name, "unreadable") for name in unknown["image_id"]]
+        )
+        write_scene_cache(path, header, _rows_of(old))
+        return read_scene_cache(path)
+    device = settings.device
+    work = make_work(detector.to(device), segmenter.to(device), about_segments["transforms"], device)
+    result = _run_networks(unknown, work, path, header["digests"], settings)
+    if not is_main_rank():
+        return None
+    done = set(unknown["image_id"])
+    kept = [row for row in _rows_of(old) if row["image_id"] not in done] if old else []
+    header["skipped"] = _merge_skipped(old, unknown, result.skipped)
+    write_scene_cache(path, header, kept + list(result.rows()))
+    result.finish([path])
+    return read_scene_cache(path)
+
+
+def _merge_skipped(
+    old: SceneCache | None, unknown: pd.DataFrame, skipped: list[tuple[str, str]]
+) -> list[list[Any]]:
+    """Unreadable images with their reasons and sizes: those found now, and the earlier ones not tried again."""
+    paths = dict(zip(unknown["image_id"], unknown["path"], strict=True))
+    earlier = [list(entry) for entry in old.header["skipped"] if entry[0] not in paths] if old else []
+    return sorted(
+        earlier + [[image_id, reason, _file_bytes(paths[image_id])] for image_id, reason in skipped]
+    )
+
+
+def _run_networks(
+    unknown: pd.DataFrame, work: Any, path: Path, digests: list[str | None], settings: SceneSettings
+) -> ShardedResult:
+    """Both networks over the unknown images, in shards."""
+    from utils.core.shards import run_sharded
+
+    def run(overwrite: bool) -> ShardedResult:
+        return run_sharded(
+            f"scenes_{settings.detector}_{settings.segmenter}",
+            unknown,
+            work,
+            output_path=path.parent,
+            settings={**settings.identity, "digests": digests},
+            load=read_picture,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            on_error=settings.on_error,
+            overwrite=overwrite,
+            description="objects and segments",
+        )
+
+    result = run(settings.overwrite)
+    # "Up to date" means an earlier cache had these images, but the one that stands there now has not.
+    return run(True) if result.up_to_date else result
