@@ -1,6 +1,6 @@
 """Every table that one stage hands to the next: its file, its columns, their units; one writer, one reader.
 
-``docs/outputs.md`` is made from the declarations here (``python -m utils.core.tables > docs/outputs.md``).
+``docs/outputs.md`` is made from the declarations here (``python -m utils.core.contract > docs/outputs.md``).
 """
 
 import csv
@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.core.contract import IMAGE_ID, TABLES, Table
+from utils.core.contract import TABLES
+from utils.core.declarations.columns import IMAGE_ID, Table
 from utils.core.errors import UserError
 from utils.core.names import CAVEAT_COLUMN
 

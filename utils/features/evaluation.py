@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from utils.core.contract import MEMORABILITY, TABLES
+from utils.core.contract import TABLES
+from utils.core.declarations.columns import MEMORABILITY
 from utils.core.errors import UserError
 from utils.core.log import log
 from utils.core.names import DEFAULT_SCORE_COLUMN, LOSSES

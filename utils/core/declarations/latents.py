@@ -1,0 +1,106 @@
+"""Stage 4: latent codes, distinctiveness and the map of the space."""
+
+from utils.core.declarations.columns import (
+    CATEGORY,
+    IMAGE_ID,
+    MEMORABILITY,
+    MODEL,
+    Table,
+    estimate,
+    integer,
+    interval,
+    real,
+    resampling,
+    text,
+)
+
+TABLES: dict[str, Table] = {
+    "latents": Table(
+        "latents_{model}.csv",
+        "python latent_analysis.py --calculate-latents",
+        "Names the rows of latents_<model>.npy, in order. For another layer or pooling, <model> is followed by "
+        "@<layer>-<pool>.",
+        (
+            IMAGE_ID,
+            text("layer", "encoder block the codes come from, conv1 to conv5"),
+            text("pool", "pooling over positions: none, avg or max"),
+            integer("image_size", "side of the square image the encoder saw", "px"),
+            text("encoder_sha256", "first 16 hexadecimal digits of the checkpoint's SHA-256"),
+            integer("crc32", "CRC-32 of the row's bytes in the matrix"),
+        ),
+    ),
+    "distinctiveness": Table(
+        "distinctiveness_{model}.csv",
+        "python latent_analysis.py --distinctiveness-analysis",
+        "How far each image's latent code lies from the others. For another layer, pooling, metric or search, <model> is "
+        "followed by @ and what differs.",
+        (
+            IMAGE_ID,
+            CATEGORY,
+            MEMORABILITY,
+            text(
+                "nearest_image_id",
+                "image with the nearest other code (ties: the first by image_id); empty where the category has no other "
+                "image and the search was within it",
+                nullable=True,
+            ),
+            estimate("nearest_distance", "distance to that code; larger: farther", "of the metric"),
+            estimate(
+                "distinctiveness",
+                "mean distance to the K nearest other codes (K = 1 by default), z-scored over all images; larger: more "
+                "distinctive",
+                "standard deviations",
+            ),
+            estimate("mean_neighbour_distance", "the same before z-scoring", "of the metric"),
+            estimate(
+                "category_centroid_distance",
+                "distance to the mean code of the image's category, the image included",
+                "of the metric",
+            ),
+            real("global_centroid_distance", "distance to the mean code of all images", "of the metric"),
+            integer("duplicates", "how many other images searched have exactly the same code"),
+        ),
+    ),
+    "latent_space": Table(
+        "latent_space_{model}.csv",
+        "python latent_analysis.py --distinctiveness-analysis",
+        "Coordinates of each image in the map of the latent space (latent_space_<model>.png).",
+        (
+            IMAGE_ID,
+            CATEGORY,
+            MEMORABILITY,
+            real("pc1", "first principal component of the codes; its largest loading is positive"),
+            real("pc2", "second principal component"),
+            real("umap1", "first UMAP coordinate, of 50 components; only with umap-learn installed"),
+            real("umap2", "second UMAP coordinate"),
+        ),
+        optional=("umap1", "umap2"),
+    ),
+    "distinctiveness_correlations": Table(
+        "distinctiveness_correlations.csv",
+        "python latent_analysis.py --distinctiveness-analysis",
+        "Spearman correlations of distinctiveness with memorability and with reconstruction error, also with the other "
+        "held constant. model is what follows distinctiveness_ in the table's name.",
+        (
+            MODEL,
+            text("measure", "column that is correlated"),
+            text("target", "column it is correlated with"),
+            text(
+                "held_constant",
+                "column whose ranks are partialled out of both; empty for none",
+                nullable=True,
+            ),
+            integer("n", "images that have all of them"),
+            estimate("rho", "Spearman's rho, partial where something is held constant"),
+            estimate("p", "two-sided p-value"),
+            estimate("q", "Benjamini-Hochberg q over all rows of the table"),
+            *interval("the 95 % bootstrap interval of rho", upper="upper end"),
+            *resampling(),
+            estimate("rho_within_category", "rho of ranks centred within categories"),
+            estimate("ceiling", "noise ceiling of rho from the response counts"),
+            estimate("rho_over_ceiling", "rho divided by the ceiling"),
+        ),
+        key=("model", "measure", "target", "held_constant"),
+        open_ended=True,
+    ),
+}

@@ -1,0 +1,45 @@
+"""Stages 1 and 2: fine-tuning and the losses of every image."""
+
+from utils.core.declarations.columns import IMAGE_ID, SCORED_IMAGE, Column, Table, estimate, integer, real
+from utils.core.names import LOSSES
+
+
+def _loss_columns() -> tuple[Column, ...]:
+    return tuple(
+        real(name, f"reconstruction error by {name}; larger: reconstructed worse") for name in LOSSES
+    )
+
+
+TABLES: dict[str, Table] = {
+    "exposures": Table(
+        "exposures_{model}.csv",
+        "python autoencoder_finetune.py",
+        "The loss of each image at its single exposure during fine-tuning, before the step it causes.",
+        (
+            integer("order", "position in the sequence of exposures, from 0"),
+            IMAGE_ID,
+            real("loss", "training loss of the image at that moment; larger: reconstructed worse"),
+        ),
+    ),
+    "training": Table(
+        "training_{model}.csv",
+        "python autoencoder_finetune.py",
+        "One row per epoch of fine-tuning.",
+        (
+            integer("epoch", "epoch, from 1"),
+            integer("images", "images seen in the epoch"),
+            real("loss_mean", "mean training loss over the epoch's images"),
+            estimate("loss_first_half", "mean loss over the first half of the epoch"),
+            estimate("loss_second_half", "mean loss over the second half of the epoch"),
+        ),
+        key=("epoch",),
+        open_ended=True,
+    ),
+    "test_loss": Table(
+        "test_loss_{model}.csv",
+        "python autoencoder_test.py",
+        "Reconstruction error of each image, by each loss.",
+        (*SCORED_IMAGE, *_loss_columns()),
+        optional=LOSSES,
+    ),
+}
