@@ -13,3 +13,9 @@ CAVEAT_COLUMN = "caveat"
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif"}
 )
+HALF_PATTERN = r"half([12])_split(\d+)"  # columns with published split halves of a score
+
+
+def half_columns(splits: int) -> list[tuple[str, str]]:
+    """Return the names of the two columns of each published split of the responses in halves, splits from 1."""
+    return [(f"half1_split{split:02d}", f"half2_split{split:02d}") for split in range(1, splits + 1)]

@@ -1,7 +1,7 @@
 """Images and their memorability scores: finding them and joining them with their table.
 
-MemCat (Goetschalckx & Wagemans 2019, PeerJ 7:e8169) in each layout people unpack it to, any CSV with
-``path,score``, LaMem split files, plain folders of pictures, and the embedded sample.
+MemCat (Goetschalckx & Wagemans 2019, PeerJ 7:e8169) in each layout people unpack it to, LNSIM as published, any CSV
+with ``path,score``, LaMem split files, plain folders of pictures, and the embedded sample.
 """
 
 import os
@@ -19,7 +19,8 @@ from utils.core.log import log
 from utils.core.names import IMAGE_SUFFIXES
 from utils.core.processes import barrier, is_main_rank
 from utils.core.tables import read_csv
-from utils.data.scores import read_scores
+from utils.data.lnsim import explain_missing_pictures, find_lnsim, holds_lnsim_scores
+from utils.data.scores import half_names, read_scores, score_files
 
 if TYPE_CHECKING:
     from utils.core.run import Run
@@ -49,14 +50,14 @@ class Dataset:
     """A set of images with memorability scores.
 
     Attributes:
-        name: ``MemCat``, ``sample`` or the table's file name.
+        name: ``MemCat``, ``LNSIM``, ``sample`` or the table's file name.
         root: The image root; ``image_id`` is relative to it.
         table: One row per usable image, sorted by ``image_id``: ``image_id, path, category, subcategory,
-            memorability, hits, false_alarms, n_resp, split`` (NaN or empty text where the source has none).
-            After ``--limit``.
+            memorability, hits, false_alarms, n_resp, split`` (NaN or empty text where the source has none), and the
+            split halves of the scores where those were published. After ``--limit``.
         full_table: The same before ``--limit``.
         score_column: The column the scores came from.
-        scores_csv: The table's file.
+        scores_csv: The table's file, or the folder of its files.
         skipped: (image_id or path, reason) of what was left out.
         is_sample: Whether this is the embedded sample with its planted scores.
     """
@@ -82,8 +83,9 @@ class Dataset:
         come, gone or changed since.
         """
         self.mark(run)
-        if self.scores_csv.is_file():
-            run.add_input(self.scores_csv)
+        for file in score_files(self.scores_csv):
+            if file.is_file():
+                run.add_input(file)
         pictures = [*self.full_table["path"], *(self.root / name for name, _ in self.skipped)]
         for folder in {Path(picture).parent for picture in pictures}:
             run.add_picture_folder(folder)
@@ -117,6 +119,9 @@ def find_table(data_dir: Path) -> Path:
         )
     if (data_dir / "splits").is_dir() and list((data_dir / "splits").glob("*_1.txt")):
         return data_dir / "splits"
+    lnsim = find_lnsim(data_dir)
+    if lnsim is not None:
+        return lnsim
     raise UserError(
         f"Expected {TABLE_NAME} under {data_dir} (at the top, in MemCat_data/ or in data/), found none. {HOW_TO_GET_MEMCAT}"
     )
@@ -206,6 +211,8 @@ def _image_root(table: pd.DataFrame, data_dir: Path, scores_csv: Path) -> Path:
         root = find_image_root(place, ids) if place.is_dir() else None
         if root is not None:
             return root
+    if holds_lnsim_scores(scores_csv):
+        raise UserError(explain_missing_pictures(scores_csv.parent))
     raise UserError(
         f"None of the {len(ids)} images named in {scores_csv} was found under {data_dir}: expected e.g. {ids[0]}. "
         f"Name the folder with the images with --data-dir. {HOW_TO_GET_MEMCAT}"
@@ -252,13 +259,19 @@ def load_dataset(args: Namespace) -> Dataset:
         raise UserError(
             f"{len(skipped)} images do not fit together with {scores_csv} ({shown}). Leave them out with --on-error skip."
         )
-    table = table.sort_values("image_id").reset_index(drop=True)[DATASET_COLUMNS]
+    table = table.sort_values("image_id").reset_index(drop=True)[[*DATASET_COLUMNS, *half_names(table)]]
     limited = limit_rows(table, args.limit)
-    name = "sample" if args.sample else "MemCat" if scores_csv.name == TABLE_NAME else scores_csv.name
+    name = "sample" if args.sample else _name(scores_csv)
     log.info(
         "%s: %d images in %s, scores: column %s of %s", name, len(limited), root, score_column, scores_csv
     )
     return Dataset(name, root, limited, table, score_column, scores_csv, skipped, args.sample)
+
+
+def _name(scores_csv: Path) -> str:
+    if holds_lnsim_scores(scores_csv):
+        return "LNSIM"
+    return "MemCat" if scores_csv.name == TABLE_NAME else scores_csv.name
 
 
 def _header(scores_csv: Path) -> list[str]:

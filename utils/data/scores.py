@@ -1,13 +1,16 @@
-"""Score tables in the dialects people have them in: MemCat's, ``path,score``, LaMem's."""
+"""Score tables in the dialects people have them in: MemCat's, ``path,score``, LaMem's, LNSIM's."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from utils.core.errors import UserError
-from utils.core.names import DEFAULT_SCORE_COLUMN
+from utils.core.names import DEFAULT_SCORE_COLUMN, HALF_PATTERN
 from utils.core.tables import read_csv, to_numbers
+from utils.data.lnsim import holds_lnsim_scores, read_lnsim
+from utils.data.lnsim import score_files as lnsim_files
 
 COUNT_COLUMNS = {
     "H": "hits",
@@ -79,21 +82,36 @@ def _check_counts(table: pd.DataFrame, path: Path) -> None:
         )
 
 
+def half_names(frame: pd.DataFrame) -> list[str]:
+    """Return the columns that hold published split halves of the score."""
+    return [name for name in frame.columns if re.fullmatch(HALF_PATTERN, str(name))]
+
+
+def score_files(path: Path) -> list[Path]:
+    """Return the files that a score table consists of: itself, or those of a folder in LaMem's or LNSIM's form."""
+    if not path.is_dir():
+        return [path]
+    return lnsim_files(path) if holds_lnsim_scores(path) else _lamem_files(path)
+
+
 def read_scores(path: Path, score_column: str = DEFAULT_SCORE_COLUMN) -> tuple[pd.DataFrame, str]:
     """Read a score table of any known form, by header and never by position.
 
     Args:
         path: MemCat's table, a CSV with ``path`` and a score column (optionally ``category, subcategory, split,
-            hits, false_alarms, n_resp``), a LaMem split file, or LaMem's folder of split files.
+            hits, false_alarms, n_resp``, or ``half1_split01, half2_split01`` ... with the scores of split halves), a
+            LaMem split file, LaMem's folder of split files, or LNSIM's folder ``Random_splits``.
         score_column: The column with the scores; ``score`` is taken if the default one is absent.
 
     Returns:
-        The table (``image_id, category, subcategory, memorability, hits, false_alarms, n_resp, split``, in the
-        file's order) and the name of the score column used.
+        The table (``image_id, category, subcategory, memorability, hits, false_alarms, n_resp, split``, and the
+        columns of published halves where there are any, in the file's order) and the name of the score column used.
 
     Raises:
         UserError: If columns are missing, scores are not numbers in [-1, 1], or counts do not add up.
     """
+    if path.is_dir() and holds_lnsim_scores(path):
+        return _without(read_lnsim(path), "category", "subcategory", "split"), "mean hit rate"
     if path.is_dir() or path.suffix == ".txt":
         return _read_lamem(path), "score"
     text = ["path", "image_file", "category", "subcategory", "split"]
@@ -109,6 +127,8 @@ def read_scores(path: Path, score_column: str = DEFAULT_SCORE_COLUMN) -> tuple[p
         if source in frame.columns:
             table[target] = to_numbers(frame[source], path, allow_empty=True)
     _check_counts(table, path)
+    for column in half_names(frame):
+        table[column] = to_numbers(frame[column], path, allow_empty=True)
     unknown = sorted(set(table["split"].str.lower()) - SPLIT_NAMES.keys() - {""})
     if unknown:
         raise UserError(
@@ -120,7 +140,7 @@ def read_scores(path: Path, score_column: str = DEFAULT_SCORE_COLUMN) -> tuple[p
 
 def _read_lamem(path: Path) -> pd.DataFrame:
     """Read LaMem's ``name score`` lines: one file, or train_1, val_1 and test_1 of its splits folder."""
-    files = [path] if path.is_file() else [path / f"{split}_1.txt" for split in ("train", "val", "test")]
+    files = [path] if path.is_file() else _lamem_files(path)
     parts = []
     for file in files:
         if not file.is_file():
@@ -132,7 +152,15 @@ def _read_lamem(path: Path) -> pd.DataFrame:
         _check_scores(scores, file)
         split = SPLIT_NAMES.get(file.stem.split("_")[0], "")
         parts.append(pd.DataFrame({"image_id": part["image_id"], "memorability": scores, "split": split}))
-    table = pd.concat(parts, ignore_index=True)
-    table[["category", "subcategory"]] = ""
+    return _without(pd.concat(parts, ignore_index=True), "category", "subcategory")
+
+
+def _lamem_files(folder: Path) -> list[Path]:
+    return [folder / f"{split}_1.txt" for split in ("train", "val", "test")]
+
+
+def _without(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
+    """Add what a source does not know: empty texts, and no counts."""
+    table[list(texts)] = ""
     table[["hits", "false_alarms", "n_resp"]] = np.nan
     return table

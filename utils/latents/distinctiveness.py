@@ -28,6 +28,7 @@ from utils.statistics.correlation_tables import (
     correlation_rows,
     false_discovery_q,
 )
+from utils.statistics.noise_ceiling import reliability_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -276,7 +277,7 @@ def correlate(
         Rows of ``distinctiveness_correlations.csv`` without ``model``; ``held_constant`` names what is partialled
         out of both columns (first-order partial Spearman correlation).
     """
-    columns = [name for name in ("subcategory", "hits", "false_alarms", "n_resp") if name in about.columns]
+    columns = [name for name in about.columns if name == "subcategory"] + reliability_columns(about)
     frame = table.merge(about[["image_id", *columns]], on="image_id", validate="one_to_one")
     frame["category"] = frame["category"].fillna("")
     rows = [correlation_rows(frame, list(MEASURES), resamples=resamples, seed=seed)]

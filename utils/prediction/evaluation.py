@@ -25,9 +25,9 @@ from utils.statistics.correlation_tables import (
     mean_interval,
     paired_difference,
     regression_metrics,
-    score_ceiling,
     spearman,
 )
+from utils.statistics.noise_ceiling import score_reliability
 
 MLP, RIDGE, CONSTANT, CEILING = "mlp", "ridge", "constant", "noise-ceiling"
 ERROR, DISTINCTIVENESS, TOGETHER = "reconstruction-error", "distinctiveness", "ridge+error+distinctiveness"
@@ -219,7 +219,8 @@ def metric_table(
     Returns:
         ``predictor, metric, value, ci_low, ci_high, p, n, resamples, seed``.
     """
-    ceiling = score_ceiling(test, "memorability", splits=CEILING_SPLITS, seed=seed)
+    reliability = score_reliability(test, splits=CEILING_SPLITS, seed=seed) or {}
+    ceiling = reliability.get("ceiling", np.nan)
     parts = []
     for name in predictors:
         known = test[test[name].notna()]
@@ -242,7 +243,7 @@ def metric_table(
         "metric": "spearman",
         "value": ceiling,
         "n": len(test),
-        "resamples": CEILING_SPLITS,
+        "resamples": reliability.get("splits", CEILING_SPLITS),
     }
     rows = pd.concat([*parts, pd.DataFrame([top])], ignore_index=True)
     return rows.assign(resamples=rows["resamples"].fillna(resamples).astype(int), seed=seed)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.core.figures import NEUTRAL, PALETTE, category_colours, new_figure, shorten
-from utils.statistics.noise_ceiling import counts_behind, noise_ceiling, split_halves
+from utils.statistics.noise_ceiling import one_split, score_reliability
 from utils.statistics.rank_correlation import spearman
 
 if TYPE_CHECKING:
@@ -215,19 +215,19 @@ def draw_reliability(
     """Draw how reliable the scores are, and how much of what is attainable each loss attains.
 
     Args:
-        frame: a row per image with `memorability, hits, false_alarms, n_resp`.
+        frame: a row per image with `memorability, hits, false_alarms, n_resp`, or published halves.
         correlations: rows of `loss_correlations.csv`.
-        splits: number of random splits behind the ceiling.
+        splits: number of random splits behind the ceiling, where it comes from counts.
         seed: seed of the splits; the one drawn is the first.
 
     Returns:
-        The figure, or None where no counts explain the scores.
+        The figure, or None where neither counts nor halves explain the scores.
     """
-    counts = counts_behind(frame)
-    if counts is None:
+    ceiling = score_reliability(frame, splits=splits, seed=seed)
+    halves = one_split(frame, seed=seed)
+    if ceiling is None or halves is None:
         return None
-    ceiling = noise_ceiling(**counts, splits=splits, seed=seed)
-    first, second = split_halves(**counts, seed=seed)
+    first, second = halves
     table = correlations.dropna(subset=["rho_over_ceiling"])
     models, measures = table["model"].nunique(), table["measure"].nunique()
     height = max(4.8, 1.7 + 0.25 * -(-models // 2) + 0.1 * measures * max(models, 3))
@@ -238,7 +238,7 @@ def draw_reliability(
     left.set_title(f"halves of the responses: ρ = {spearman(first, second)[0]:.2f}")
     _share_panel(right, table)
     title = (
-        f"Reliability of the scores: mean ρ of {splits} random halves {ceiling['half_rho']:.3f}, Spearman-Brown "
+        f"Reliability of the scores: mean ρ of {ceiling['splits']} random halves {ceiling['half_rho']:.3f}, Spearman-Brown "
         f"{ceiling['reliability']:.3f}, noise ceiling {ceiling['ceiling']:.3f}"
     )
     handles, labels = right.get_legend_handles_labels()

@@ -22,7 +22,7 @@ from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES, SAMPLE
 from utils.core.run import Run
 from utils.core.tables import models_with, output_file
 from utils.data.dataset import find_table, limit_rows
-from utils.data.scores import read_scores
+from utils.data.scores import half_names, read_scores, score_files
 
 EXPOSURE = "exposure"  # the training loss of an image at its single exposure, as a loss among the others
 SCORE_COLUMNS = ["image_id", "category", "subcategory", "memorability", "hits", "false_alarms", "n_resp"]
@@ -36,8 +36,8 @@ class LossTable:
 
     Attributes:
         frame: `image_id, category, subcategory, memorability, hits, false_alarms, n_resp` (empty text or NaN
-            where unknown), sorted by `image_id`, and a column per measure; NaN where a model has no loss for
-            an image.
+            where unknown), published halves of the scores where there are any, sorted by `image_id`, and a column per
+            measure; NaN where a model has no loss for an image.
         measures: (model, loss) of each measure column, in the order to report.
     """
 
@@ -214,8 +214,8 @@ def _named_source(args: Namespace, output_path: Path) -> tuple[Path, str]:
 def _read_score_table(run: Run, path: Path, column: str) -> pd.DataFrame:
     """Return a score table's SCORE_COLUMNS, an image per row; what it says twice and differently is left out."""
     scores, name = read_scores(path, column)
-    if path.is_file():
-        run.add_input(path)
+    for file in score_files(path):
+        run.add_input(file)
     if path.is_relative_to(run.output_path / "sample"):
         run.note_caveats({SAMPLE_CAVEAT})
     log.info("Scores: column %s of %s", name, path)
@@ -224,7 +224,7 @@ def _read_score_table(run: Run, path: Path, column: str) -> pd.DataFrame:
         root = os.path.commonpath([os.path.dirname(image_id) for image_id in ids])
         ids = ids.map(lambda image_id: os.path.relpath(image_id, root))
     scores["image_id"] = ids.map(lambda image_id: os.path.normpath(image_id).replace(os.sep, "/"))
-    scores = scores[SCORE_COLUMNS].drop_duplicates()
+    scores = scores[[*SCORE_COLUMNS, *half_names(scores)]].drop_duplicates()
     twice = scores["image_id"].duplicated(keep=False)
     if twice.any():
         log.warning(

@@ -1,13 +1,18 @@
-"""Noise ceiling: how well scores made of responses correlate with themselves, from the counts alone."""
+"""Noise ceiling: how well scores made of responses correlate with themselves.
+
+From the response counts alone, or from split halves where those were published in place of counts.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from utils.core.names import HALF_PATTERN
 from utils.statistics.rank_correlation import spearman
 
 log = logging.getLogger("memorability")
@@ -54,16 +59,39 @@ def noise_ceiling(
     kinds, responses = _check_counts(hits, false_alarms, n_resp, column)
     rng = np.random.default_rng(seed)
     rhos = [spearman(*_split(kinds, responses, rng))[0] for _ in range(splits)]
+    return {**_stepped_up(rhos), "splits": splits, "seed": seed}
+
+
+def ceiling_from_halves(first: np.ndarray, second: np.ndarray) -> dict[str, float | int]:
+    """Return how well scores correlate with themselves, from published halves of the responses.
+
+    The same arithmetic as `noise_ceiling`, on splits that somebody else drew.
+
+    Args:
+        first: (n, splits) scores from one half of the responses, a column per split.
+        second: (n, splits) scores from the other half.
+
+    Returns:
+        `half_rho, reliability, ceiling, splits` as `noise_ceiling`; nothing is drawn, hence no seed.
+
+    Raises:
+        ValueError: shapes that differ, or no split.
+    """
+    first, second = (np.asarray(half, dtype=np.float64) for half in (first, second))
+    if first.shape != second.shape or first.ndim != 2 or not first.shape[1]:
+        raise ValueError(
+            f"expected two (n, splits) arrays of halves with a split at least, got {first.shape} and {second.shape}"
+        )
+    rhos = [spearman(*halves)[0] for halves in zip(first.T, second.T, strict=True)]
+    return {**_stepped_up(rhos), "splits": len(rhos)}
+
+
+def _stepped_up(rhos: Sequence[float]) -> dict[str, float]:
+    """Average the rhos of halves and step them up to full length by Spearman-Brown."""
     half_rho = float(np.mean(rhos))
     positive = half_rho > 0  # False for NaN too
     reliability = 2 * half_rho / (1 + half_rho) if positive else float("nan")
-    return {
-        "half_rho": half_rho,
-        "reliability": reliability,
-        "ceiling": float(np.sqrt(reliability)),
-        "splits": splits,
-        "seed": seed,
-    }
+    return {"half_rho": half_rho, "reliability": reliability, "ceiling": float(np.sqrt(reliability))}
 
 
 def split_halves(
@@ -124,6 +152,78 @@ def counts_behind(
     return None
 
 
+def halves_behind(frame: pd.DataFrame, target: str = "memorability") -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the published split halves that explain a score column.
+
+    Args:
+        frame: table of images with the score and, where known, a pair of columns per split
+            (`utils.core.names.half_columns`).
+        target: the score column.
+
+    Returns:
+        (n, splits) scores of the first and of the second halves; None where there are none, one is unknown, or
+        the score is not their mean (then they say nothing about its noise).
+    """
+    found: tuple[dict[int, str], dict[int, str]] = ({}, {})
+    for name in frame.columns:
+        match = re.fullmatch(HALF_PATTERN, str(name))
+        if match:
+            found[int(match[1]) - 1][int(match[2])] = name
+    splits = sorted(found[0].keys() & found[1].keys())
+    first, second = (frame[[half[k] for k in splits]].to_numpy(np.float64) for half in found)
+    mean = (first + second).mean(axis=1) / 2 if splits else np.empty(0)
+    explained = splits and np.allclose(mean, frame[target], rtol=0, atol=SCORE_TOLERANCE)
+    return (first, second) if explained else None
+
+
+def one_split(
+    frame: pd.DataFrame, target: str = "memorability", seed: int = 0
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the scores of two halves of the responses, to look at: a random split of the counts, or the first published.
+
+    Args:
+        frame: as for `score_reliability`.
+        target: the score column.
+        seed: seed of the random split.
+    """
+    counts = counts_behind(frame, target)
+    if counts is not None:
+        return split_halves(**counts, seed=seed)
+    halves = halves_behind(frame, target)
+    return None if halves is None else (halves[0][:, 0], halves[1][:, 0])
+
+
+def reliability_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns that tell how noisy a score is: response counts and published halves, where there are any."""
+    return [name for name in frame if name in COUNT_COLUMNS or re.fullmatch(HALF_PATTERN, str(name))]
+
+
+def score_reliability(
+    frame: pd.DataFrame,
+    target: str = "memorability",
+    counts: Sequence[str] = COUNT_COLUMNS,
+    splits: int = 50,
+    seed: int = 0,
+) -> dict[str, float | int] | None:
+    """Return how well a score column correlates with itself, from the counts beside it or else from published halves.
+
+    Args:
+        frame: table of images with the score and, where known, the counts or the halves.
+        target: the score column.
+        counts: names of the columns with hits, false alarms and responses.
+        splits: number of random splits of the counts; published halves are taken as they are.
+        seed: seed of the splits.
+
+    Returns:
+        As `noise_ceiling` or `ceiling_from_halves`; None where neither counts nor halves explain the score.
+    """
+    found = counts_behind(frame, target, counts)
+    if found is not None:
+        return noise_ceiling(**found, splits=splits, seed=seed)
+    halves = halves_behind(frame, target)
+    return None if halves is None else ceiling_from_halves(*halves)
+
+
 def score_ceiling(
     frame: pd.DataFrame,
     target: str = "memorability",
@@ -131,22 +231,13 @@ def score_ceiling(
     splits: int = 50,
     seed: int = 0,
 ) -> float:
-    """Return the noise ceiling of a score column from the counts beside it.
-
-    Args:
-        frame: table of images with the score and, where known, the counts.
-        target: the score column.
-        counts: names of the columns with hits, false alarms and responses.
-        splits: number of random splits.
-        seed: seed of the splits.
+    """Return the noise ceiling of a score column; see `score_reliability` for the arguments.
 
     Returns:
-        Ceiling in (0, 1]; NaN where `counts_behind` finds no counts that explain the score.
+        Ceiling in (0, 1]; NaN where neither counts nor halves explain the score.
     """
-    found = counts_behind(frame, target, counts)
-    return (
-        float("nan") if found is None else float(noise_ceiling(**found, splits=splits, seed=seed)["ceiling"])
-    )
+    found = score_reliability(frame, target, counts, splits, seed)
+    return float("nan") if found is None else float(found["ceiling"])
 
 
 def _check_counts(
