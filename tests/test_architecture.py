@@ -68,7 +68,9 @@ def test_modules_inside_a_room_import_each_other_in_no_circle():
     for path in FILES:
         parts = path.relative_to(PROJECT_ROOT).with_suffix("").parts
         tops = ast.parse(path.read_text(encoding="utf-8")).body
-        names = {".".join(p[:k]) for node in tops for p in imported_modules(node) for k in range(2, len(p) + 1)}
+        names = {
+            ".".join(p[:k]) for node in tops for p in imported_modules(node) for k in range(2, len(p) + 1)
+        }
         edges[".".join(parts)] = names
     edges = {name: {other for other in names if other in edges} - {name} for name, names in edges.items()}
     while edges:

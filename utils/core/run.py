@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.core.caveats import Caveats
 from utils.core.device import resolve_device, seed_everything
 from utils.core.figures import save_figure
 from utils.core.files import PROJECT_ROOT, check_writable, file_sha256, write_json
 from utils.core.log import log
-from utils.core.names import CAVEAT_COLUMN, SAMPLE_CAVEAT
+from utils.core.names import SAMPLE_CAVEAT
 from utils.core.processes import is_main_rank, world_size
 from utils.core.tables import output_file, read_table, write_table
 
@@ -94,8 +95,8 @@ class Run:
         self.args = args
         self.output_path: Path = args.output_path
         self._device: torch.device | None = None
-        self._caveats: set[str] = set()
-        self._earlier_caveats: set[str] = set()  # of models done with: in the record, not on what follows
+        self._caveats = Caveats()
+        self._earlier_caveats = Caveats()  # of models done with: in the record, not on what follows
         self._counts: dict[str, int] = {}
         self._inputs: dict[str, Any] = {}
         self._outputs: list[str] = []
@@ -122,7 +123,7 @@ class Run:
         status = "complete" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
         if is_main_rank():
             write_json(self.output_path / f"run_{self.script}.json", self._record(status, error))
-            said = "; ".join(sorted(self._caveats | self._earlier_caveats))
+            said = self._caveats | self._earlier_caveats
             if status == "complete" and said:
                 log.warning("What this run wrote is marked where it applies: %s.", said)
         if self._log_file is not None:
@@ -148,9 +149,9 @@ class Run:
             "counts": self._counts,
             "inputs": self._inputs,
             "outputs": sorted(set(self._outputs)),
-            "sample": SAMPLE_CAVEAT in caveats,
-            "random_weights": any("random weights" in text for text in caveats),
-            "caveats": sorted(caveats),
+            "sample": caveats.has_sample,
+            "random_weights": caveats.has_random_weights,
+            "caveats": list(caveats),
         }
 
     @property
@@ -164,11 +165,11 @@ class Run:
     @property
     def caveat(self) -> str:
         """What must be said on every output of this run; empty when there is nothing to say."""
-        return "; ".join(sorted(self._caveats))
+        return str(self._caveats)
 
     def note_caveats(self, caveats: Iterable[str]) -> None:
         """Add caveats found in what this run reads (a checkpoint's, say)."""
-        self._caveats.update(caveats)
+        self._caveats |= caveats
 
     @contextmanager
     def one_model(self) -> Iterator[None]:
@@ -176,7 +177,7 @@ class Run:
 
         The record of the run names them all.
         """
-        before = set(self._caveats)
+        before = self._caveats
         try:
             yield
         finally:
@@ -185,7 +186,7 @@ class Run:
 
     def note_sample(self) -> None:
         """Mark this run's outputs as made from the embedded sample."""
-        self._caveats.add(SAMPLE_CAVEAT)
+        self._caveats |= [SAMPLE_CAVEAT]
 
     def add_picture_folder(self, folder: Path) -> None:
         """Record a folder that pictures are read from, so that the pipeline sees them come, go or change."""
@@ -193,15 +194,15 @@ class Run:
 
     def note_random(self, what: str) -> None:
         """Mark this run's outputs as made with random weights in ``what`` (e.g. ``LPIPS``)."""
-        text = f"random weights: {what}"
+        text = Caveats.random_weights(what)
         if text not in self._caveats:
             log.warning("RANDOM WEIGHTS in %s: results show that the code runs, and nothing else.", what)
-        self._caveats.add(text)
+        self._caveats |= [text]
 
     @property
     def caveats(self) -> list[str]:
         """The caveats one by one, sorted; stored in checkpoints so that they travel with the weights."""
-        return sorted(self._caveats)
+        return list(self._caveats)
 
     def count(self, **counts: int) -> None:
         """Record counts by name, e.g. ``images=10, done=9, skipped=1``."""
@@ -248,10 +249,8 @@ class Run:
         path = output_file(self.output_path, table, model)
         frame = read_table(path, table)
         self.add_input(path)
-        if inherit and CAVEAT_COLUMN in frame.columns:
-            self.note_caveats(
-                text for cell in frame[CAVEAT_COLUMN].unique() for text in cell.split("; ") if text
-            )
+        if inherit:
+            self.note_caveats(Caveats.of_table(frame))
         return frame
 
     def save_figure(

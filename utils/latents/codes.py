@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils.core.caveats import Caveats
 from utils.core.errors import UserError
-from utils.core.names import CAVEAT_COLUMN
 from utils.core.tables import output_file, read_table
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -51,7 +51,7 @@ class Latents(NamedTuple):
     image_size: int
     path: Path
     digest: str
-    caveats: tuple[str, ...]
+    caveats: Caveats
 
 
 def latent_name(model: str, layer: str = DEFAULT_LAYER, pool: str = DEFAULT_POOL) -> str:
@@ -166,7 +166,6 @@ def open_latents(
         )
     _check_rows(matrix, table, path, command)
     rows = "".join(f"{a}\0{b}\n" for a, b in zip(table["image_id"], table["crc32"], strict=True))
-    caveat = str(table[CAVEAT_COLUMN].iloc[0]) if CAVEAT_COLUMN in table.columns else ""
     return Latents(
         matrix,
         table["image_id"].tolist(),
@@ -176,7 +175,7 @@ def open_latents(
         int(size),
         path,
         digest=hashlib.sha256(rows.encode()).hexdigest(),
-        caveats=tuple(caveat.split("; ")) if caveat else (),
+        caveats=Caveats.of_table(table),
     )
 
 

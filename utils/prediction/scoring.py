@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.core.caveats import Caveats
 from utils.core.errors import UserError
 from utils.core.log import log
 
@@ -132,7 +133,7 @@ class Predictor:
     @property
     def caveat(self) -> str:
         """What must be said of every score (sample data, random weights); empty when there is nothing."""
-        return "; ".join(sorted(self.meta.get("caveats", [])))
+        return str(Caveats(self.meta.get("caveats", [])))
 
     def score_pixels(self, images: NDArray) -> NDArray[np.float64]:
         """Score preprocessed pictures.
@@ -210,7 +211,7 @@ def load_predictor(
     where = resolve_device(device)
     full_float32()
     keep_freed_memory()
-    meta["caveats"] = sorted({*meta.get("caveats", []), *encoder["caveats"]})
+    meta["caveats"] = list(Caveats(meta.get("caveats", [])) | encoder["caveats"])
     network = prepare_network(ScoreNetwork(autoencoder.encoder, head), where)
     log.info("Loaded %s and its MLP head; pictures are seen at %d px", encoder_path, meta["image_size"])
     return Predictor(

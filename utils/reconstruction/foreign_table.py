@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from utils.core.caveats import Caveats
 from utils.core.errors import UserError
 from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES
 from utils.core.run import Run
@@ -43,7 +44,7 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
     text = ["image_id", "image_file", "category", "subcategory", CAVEAT_COLUMN]
     frame = read_csv(path, text_columns=text)
     run.add_input(path)
-    _note_caveats(run, frame)
+    run.note_caveats(Caveats.of_table(frame))
     ids = _key_column(frame, path)
     measures = {f"{path.stem}: {loss}": (path.stem, loss) for loss in _foreign_losses(frame, args, path)}
     numbers = {column: to_numbers(frame[loss], path) for column, (_, loss) in measures.items()}
@@ -153,9 +154,3 @@ def _match_files(ids: pd.Series, scores: pd.DataFrame, path: Path, source: Path)
         )
     known = dict(zip(names, scores["image_id"], strict=True))
     return ids.map(lambda name: known.get(name, name))
-
-
-def _note_caveats(run: Run, frame: pd.DataFrame) -> None:
-    """Hand on what a table says of its own numbers (sample data, random weights)."""
-    if CAVEAT_COLUMN in frame.columns:
-        run.note_caveats(text for cell in frame[CAVEAT_COLUMN].unique() for text in cell.split("; ") if text)

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from utils.core.caveats import Caveats
 from utils.core.errors import UserError
 from utils.core.files import atomic_path, read_json
 from utils.core.tables import output_file, read_table
@@ -89,16 +90,15 @@ def write_report(output_path: Path) -> tuple[Path, int]:
 
 def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
     """Collect everything the template shows."""
-    caveats = sorted({caveat for run in runs.values() for caveat in run.get("caveats", [])})
-    sample = any("sample" in caveat for caveat in caveats)
+    caveats = Caveats(caveat for run in runs.values() for caveat in run.get("caveats", []))
     sections = [_section(name, output_path, runs.get(name)) for name in SCRIPTS]
     return {
         "title": "What makes these images memorable",
         "subtitle": _subtitle(output_path, runs),
-        "caveats": caveats,
+        "caveats": list(caveats),
         "banner": (
             "The scores are planted and the networks may be untrained: the numbers below show that the code runs."
-            if sample
+            if caveats.has_sample
             else "Some networks have random weights: numbers that rest on them show that the code runs, nothing else."
         ),
         "tiles": headline_tiles(output_path),
