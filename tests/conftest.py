@@ -102,6 +102,8 @@ def dataset_args(data_dir: Path, output_path: Path, **changes: object) -> Namesp
         "data_dir": data_dir,
         "scores_csv": None,
         "score_column": "memorability_w_fa_correction",
+        "group_column": None,
+        "split_by": None,
         "sample": False,
         "limit": None,
         "on_error": "skip",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.core.errors import UserError
 from utils.core.log import log, setup_logging
-from utils.core.names import DEFAULT_SCORE_COLUMN, DETECTORS, SEGMENTERS
+from utils.core.names import DEFAULT_SCORE_COLUMN, DETECTORS, SEGMENTERS, SPLIT_BY
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -76,6 +76,17 @@ def _data_flags(group: argparse._ArgumentGroup) -> None:
         "--score-column",
         default=DEFAULT_SCORE_COLUMN,
         help="column of the table that holds the memorability score",
+    )
+    group.add_argument(
+        "--group-column",
+        metavar="COLUMN",
+        help="column of the table that says which images belong together, e.g. crops of one photograph "
+        "(default: group, where there is one)",
+    )
+    group.add_argument(
+        "--split-by",
+        choices=SPLIT_BY,
+        help="what is never divided between training, validation and test (default: group, where there are any)",
     )
     group.add_argument(
         "--sample",

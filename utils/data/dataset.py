@@ -32,6 +32,8 @@ DATASET_COLUMNS = [
     "path",
     "category",
     "subcategory",
+    "group",
+    "source",
     "memorability",
     "hits",
     "false_alarms",
@@ -52,14 +54,15 @@ class Dataset:
     Attributes:
         name: ``MemCat``, ``LNSIM``, ``sample`` or the table's file name.
         root: The image root; ``image_id`` is relative to it.
-        table: One row per usable image, sorted by ``image_id``: ``image_id, path, category, subcategory,
-            memorability, hits, false_alarms, n_resp, split`` (NaN or empty text where the source has none), and the
-            split halves of the scores where those were published. After ``--limit``.
+        table: One row per usable image, sorted by ``image_id``: ``image_id, path, category, subcategory, group, source,
+            memorability, hits, false_alarms, n_resp, split`` (NaN or empty text where the table has none; images of one
+            ``group`` belong together), and the split halves of the scores where those were published. After ``--limit``.
         full_table: The same before ``--limit``.
         score_column: The column the scores came from.
         scores_csv: The table's file, or the folder of its files.
         skipped: (image_id or path, reason) of what was left out.
         is_sample: Whether this is the embedded sample with its planted scores.
+        split_by: What stays together when images are split (``--split-by``); None for groups where there are any.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Dataset:
     scores_csv: Path
     skipped: list[tuple[str, str]] = field(default_factory=list)
     is_sample: bool = False
+    split_by: str | None = None
 
     @property
     def has_counts(self) -> bool:
@@ -223,8 +227,8 @@ def load_dataset(args: Namespace) -> Dataset:
     """Find the score table and the images, join them, and check both.
 
     Args:
-        args: With ``data_dir, scores_csv, score_column, sample, limit, on_error, output_path, seed`` (see
-            :mod:`utils.core.cli`).
+        args: With ``data_dir, scores_csv, score_column, group_column, split_by, sample, limit, on_error, output_path,
+            seed`` (see :mod:`utils.core.cli`).
 
     Returns:
         The data set; images in the table but not on disk, on disk but not in the table, and duplicates are in
@@ -247,7 +251,7 @@ def load_dataset(args: Namespace) -> Dataset:
         raise UserError(
             f"The score table {scores_csv} does not exist. Check --scores-csv. {HOW_TO_GET_MEMCAT}"
         )
-    table, score_column = read_scores(scores_csv, args.score_column)
+    table, score_column = read_scores(scores_csv, args.score_column, args.group_column)
     if table.empty:
         raise UserError(f"{scores_csv} names no image. Expected a row per image below the header.")
     table, skipped = _repeated(table)
@@ -265,7 +269,7 @@ def load_dataset(args: Namespace) -> Dataset:
     log.info(
         "%s: %d images in %s, scores: column %s of %s", name, len(limited), root, score_column, scores_csv
     )
-    return Dataset(name, root, limited, table, score_column, scores_csv, skipped, args.sample)
+    return Dataset(name, root, limited, table, score_column, scores_csv, skipped, args.sample, args.split_by)
 
 
 def _name(scores_csv: Path) -> str:

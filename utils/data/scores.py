@@ -20,6 +20,8 @@ COUNT_COLUMNS = {
     "n_resp": "n_resp",
 }
 
+LABELS = ("category", "subcategory", "group", "source")
+
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -94,32 +96,42 @@ def score_files(path: Path) -> list[Path]:
     return lnsim_files(path) if holds_lnsim_scores(path) else _lamem_files(path)
 
 
-def read_scores(path: Path, score_column: str = DEFAULT_SCORE_COLUMN) -> tuple[pd.DataFrame, str]:
+def read_scores(
+    path: Path, score_column: str = DEFAULT_SCORE_COLUMN, group_column: str | None = None
+) -> tuple[pd.DataFrame, str]:
     """Read a score table of any known form, by header and never by position.
 
     Args:
-        path: MemCat's table, a CSV with ``path`` and a score column (optionally ``category, subcategory, split,
-            hits, false_alarms, n_resp``, or ``half1_split01, half2_split01`` ... with the scores of split halves), a
+        path: MemCat's table, a CSV with ``path`` and a score column (optionally ``category, subcategory, group, source,
+            split, hits, false_alarms, n_resp``, or ``half1_split01, half2_split01`` ... with the scores of split halves), a
             LaMem split file, LaMem's folder of split files, or LNSIM's folder ``Random_splits``.
         score_column: The column with the scores; ``score`` is taken if the default one is absent.
+        group_column: The column that says which images belong together (crops of one photograph, near-duplicates);
+            ``group`` where there is one when left out.
 
     Returns:
-        The table (``image_id, category, subcategory, memorability, hits, false_alarms, n_resp, split``, and the
-        columns of published halves where there are any, in the file's order) and the name of the score column used.
+        The table (``image_id, category, subcategory, group, source, memorability, hits, false_alarms, n_resp, split``, and
+        the columns of published halves where there are any, in the file's order) and the name of the score column used.
 
     Raises:
         UserError: If columns are missing, scores are not numbers in [-1, 1], or counts do not add up.
     """
     if path.is_dir() and holds_lnsim_scores(path):
-        return _without(read_lnsim(path), "category", "subcategory", "split"), "mean hit rate"
+        return _without(read_lnsim(path), *LABELS, "split"), "mean hit rate"
     if path.is_dir() or path.suffix == ".txt":
         return _read_lamem(path), "score"
-    text = ["path", "image_file", "category", "subcategory", "split"]
+    text = ["path", "image_file", *LABELS, "split", *([group_column] if group_column else [])]
     frame = read_csv(path, text_columns=text)
+    if group_column is not None and group_column not in frame.columns:
+        raise UserError(
+            f"{path}: there is no column '{group_column}' to group images by. Choose another with --group-column; found: "
+            f"{', '.join(map(str, frame.columns))}."
+        )
     name = _score_name(frame, score_column, path)
     table = pd.DataFrame({"image_id": _read_memcat_like(frame, path)})
-    for column in ("category", "subcategory", "split"):
-        table[column] = frame[column] if column in frame.columns else ""
+    for column in (*LABELS, "split"):
+        name_there = (group_column or column) if column == "group" else column
+        table[column] = frame[name_there].str.strip() if name_there in frame.columns else ""
     table["memorability"] = to_numbers(frame[name], path)
     _check_scores(table["memorability"].rename(name), path)
     table[["hits", "false_alarms", "n_resp"]] = np.nan
@@ -152,7 +164,7 @@ def _read_lamem(path: Path) -> pd.DataFrame:
         _check_scores(scores, file)
         split = SPLIT_NAMES.get(file.stem.split("_")[0], "")
         parts.append(pd.DataFrame({"image_id": part["image_id"], "memorability": scores, "split": split}))
-    return _without(pd.concat(parts, ignore_index=True), "category", "subcategory")
+    return _without(pd.concat(parts, ignore_index=True), *LABELS)
 
 
 def _lamem_files(folder: Path) -> list[Path]:

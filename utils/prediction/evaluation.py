@@ -94,18 +94,21 @@ def split_positions(names: pd.Series, positions: NDArray, number: int = 0, seed:
     return Split(number, seed, found["train"], found["val"], found["test"])
 
 
-def repeated_splits(table: pd.DataFrame, positions: NDArray, count: int, seed: int) -> list[Split]:
+def repeated_splits(
+    table: pd.DataFrame, positions: NDArray, count: int, seed: int, split_by: str | None = None
+) -> list[Split]:
     """Draw further splits of the same images, as ``splits.csv`` is drawn, from the seeds after its own.
 
     Args:
-        table: ``category, subcategory, memorability`` per image, sorted by ``image_id``.
+        table: ``category, subcategory, memorability``, and ``group, source`` where known, sorted by ``image_id``.
         positions: Each image's row in the latent matrix.
         count: How many splits beyond the first.
         seed: Seed of the run; split k is drawn from ``seed + k``.
+        split_by: What stays together; see `utils.data.splits.make_splits`.
     """
     free = table.assign(split="")
     return [
-        split_positions(make_splits(free, seed + number), positions, number, seed + number)
+        split_positions(make_splits(free, seed + number, split_by), positions, number, seed + number)
         for number in range(1, count + 1)
     ]
 

@@ -173,8 +173,10 @@ def evaluate_split(
 
 def further_splits(data: PredictionData, args: Namespace) -> list[judge.Split]:
     """The splits of ``--n-splits`` after that of ``splits.csv``."""
-    table = data.images[["category", "subcategory", "memorability"]]
-    return judge.repeated_splits(table, data.images["position"].to_numpy(), args.n_splits - 1, args.seed)
+    table = data.images[["category", "subcategory", "group", "source", "memorability"]]
+    return judge.repeated_splits(
+        table, data.images["position"].to_numpy(), args.n_splits - 1, args.seed, args.split_by
+    )
 
 
 def split_rows(metrics: pd.DataFrame, split: judge.Split) -> pd.DataFrame:

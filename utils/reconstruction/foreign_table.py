@@ -13,6 +13,7 @@ from utils.core.errors import UserError
 from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES
 from utils.core.run import Run
 from utils.core.tables import read_csv, to_numbers
+from utils.data.scores import half_names
 from utils.reconstruction.loss_tables import (
     DEFAULT_FOLDER,
     SCORE_COLUMNS,
@@ -21,6 +22,8 @@ from utils.reconstruction.loss_tables import (
     _named_source,
     _read_score_table,
 )
+
+SHARED_LABELS = ("category", "subcategory", "group")
 
 
 def read_foreign(run: Run, args: Namespace) -> LossTable:
@@ -41,14 +44,14 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
             repeated or not numbers, or no image in common with the score table.
     """
     path = args.table
-    text = ["image_id", "image_file", "category", "subcategory", CAVEAT_COLUMN]
+    text = ["image_id", "image_file", *SHARED_LABELS, CAVEAT_COLUMN]
     frame = read_csv(path, text_columns=text)
     run.add_input(path)
     run.note_caveats(Caveats.of_table(frame))
     ids = _key_column(frame, path)
     measures = {f"{path.stem}: {loss}": (path.stem, loss) for loss in _foreign_losses(frame, args, path)}
     numbers = {column: to_numbers(frame[loss], path) for column, (_, loss) in measures.items()}
-    own = frame[[name for name in ("category", "subcategory") if name in frame.columns]].copy()
+    own = frame[[name for name in SHARED_LABELS if name in frame.columns]].copy()
     score_name = _own_score(frame, args.score_column)
     if score_name is not None:
         own["memorability"] = to_numbers(frame[score_name], path)
@@ -61,15 +64,17 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
         own.insert(0, "image_id", ids)
         scores, where = own.reindex(columns=SCORE_COLUMNS), str(path)
     else:
-        source, column = _named_source(args, run.output_path)
-        scores = _read_score_table(run, source, _readable_column(source, column, score_name))
+        source, column, group_column = _named_source(args, run.output_path)
+        scores = _read_score_table(run, source, _readable_column(source, column, score_name), group_column)
         ids, where = _match_files(ids, scores, path, source), str(source)
         own.insert(0, "image_id", ids)
         # With scores of its own an image stays even where the score table does not know it.
         other = scores.drop(columns=[name for name in own if name != "image_id"])
         kept = "inner" if score_name is None else "left"
-        scores = own.merge(other, how=kept, on="image_id", validate="one_to_one")[SCORE_COLUMNS]
-    scores[["category", "subcategory"]] = scores[["category", "subcategory"]].fillna("")
+        scores = own.merge(other, how=kept, on="image_id", validate="one_to_one")
+        scores = scores[[*SCORE_COLUMNS, *half_names(scores)]]
+    labels = list(SHARED_LABELS)
+    scores[labels] = scores[labels].fillna("")
     losses = pd.DataFrame({"image_id": ids, **numbers})
     return LossTable(_join(losses, scores, str(path), where, args), measures)
 

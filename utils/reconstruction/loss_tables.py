@@ -25,7 +25,16 @@ from utils.data.dataset import find_table, limit_rows
 from utils.data.scores import half_names, read_scores, score_files
 
 EXPOSURE = "exposure"  # the training loss of an image at its single exposure, as a loss among the others
-SCORE_COLUMNS = ["image_id", "category", "subcategory", "memorability", "hits", "false_alarms", "n_resp"]
+SCORE_COLUMNS = [
+    "image_id",
+    "category",
+    "subcategory",
+    "group",
+    "memorability",
+    "hits",
+    "false_alarms",
+    "n_resp",
+]
 DEFAULT_FOLDER = Path("MemCat")  # --data-dir unless it is given
 MAX_DIFFERENCE = 1e-6  # between a score recorded with the losses and the same score read again
 
@@ -35,7 +44,7 @@ class LossTable:
     """Losses and scores, a row per image.
 
     Attributes:
-        frame: `image_id, category, subcategory, memorability, hits, false_alarms, n_resp` (empty text or NaN
+        frame: `image_id, category, subcategory, group, memorability, hits, false_alarms, n_resp` (empty text or NaN
             where unknown), published halves of the scores where there are any, sorted by `image_id`, and a column per
             measure; NaN where a model has no loss for an image.
         measures: (model, loss) of each measure column, in the order to report.
@@ -178,8 +187,8 @@ def _recorded_scores(run: Run, frames: dict[str, pd.DataFrame]) -> pd.DataFrame 
     return scores.assign(hits=np.nan, false_alarms=np.nan, n_resp=np.nan)
 
 
-def _score_source(args: Namespace, output_path: Path) -> tuple[Path, str] | None:
-    """Return score table and score column: by the flags, else as the losses were made, else what --data-dir holds."""
+def _score_source(args: Namespace, output_path: Path) -> tuple[Path, str, str | None] | None:
+    """Return score table, score and group column: by the flags, else as the losses were made, else what --data-dir holds."""
     if args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_FOLDER:
         return _named_source(args, output_path)
     earlier = next(
@@ -191,7 +200,7 @@ def _score_source(args: Namespace, output_path: Path) -> tuple[Path, str] | None
         None,
     )
     if earlier is None:
-        return (find_table(DEFAULT_FOLDER), args.score_column) if DEFAULT_FOLDER.is_dir() else None
+        return _named_source(args, output_path) if DEFAULT_FOLDER.is_dir() else None
     column = args.score_column if args.score_column != DEFAULT_SCORE_COLUMN else earlier["score_column"]
     scores_csv = earlier["scores_csv"] and Path(earlier["scores_csv"])
     again = Namespace(
@@ -199,21 +208,21 @@ def _score_source(args: Namespace, output_path: Path) -> tuple[Path, str] | None
         scores_csv=scores_csv,
         data_dir=Path(earlier["data_dir"]),
         score_column=column,
+        group_column=args.group_column or earlier.get("group_column"),
     )
     place = output_path / "sample" if again.sample else again.scores_csv or again.data_dir
     return _named_source(again, output_path) if place.exists() else None
 
 
-def _named_source(args: Namespace, output_path: Path) -> tuple[Path, str]:
-    """Return score table and score column as `--sample`, `--scores-csv` or `--data-dir` name them."""
-    if args.sample:
-        return find_table(output_path / "sample"), args.score_column
-    return args.scores_csv or find_table(args.data_dir), args.score_column
+def _named_source(args: Namespace, output_path: Path) -> tuple[Path, str, str | None]:
+    """Return score table and columns as `--sample`, `--scores-csv` or `--data-dir` name them."""
+    path = find_table(output_path / "sample") if args.sample else args.scores_csv or find_table(args.data_dir)
+    return path, args.score_column, args.group_column
 
 
-def _read_score_table(run: Run, path: Path, column: str) -> pd.DataFrame:
+def _read_score_table(run: Run, path: Path, column: str, group_column: str | None) -> pd.DataFrame:
     """Return a score table's SCORE_COLUMNS, an image per row; what it says twice and differently is left out."""
-    scores, name = read_scores(path, column)
+    scores, name = read_scores(path, column, group_column)
     for file in score_files(path):
         run.add_input(file)
     if path.is_relative_to(run.output_path / "sample"):

@@ -6,8 +6,14 @@ TABLES: dict[str, Table] = {
     "splits": Table(
         "splits.csv",
         "any stage",
-        "Which images train, validate and test: 60/10/30 %, stratified by category, subcategory and score above or below the median.",
-        (*SCORED_IMAGE, SPLIT),
+        "Which images train, validate and test: 60/10/30 %, stratified by category, subcategory and score above or below the "
+        "median. Images of one group are all in one split.",
+        (
+            *SCORED_IMAGE,
+            SPLIT,
+            text("group", "images that belong together, e.g. crops of one photograph; empty for none", True),
+        ),
+        optional=("group",),
     ),
     "skipped_images": Table(
         "skipped_images.csv",
