@@ -309,7 +309,7 @@ def search_mlp(
 ) -> tuple[TrainingResult, list[dict[str, Any]]]:
     """Train one MLP per candidate and keep the one with the smallest validation loss.
 
-    Each starts from fresh weights. Test rows are never read (the authors' grid kept training one model).
+    Each starts from fresh weights. Test rows are never read.
 
     Args:
         latents: (N, ...) float matrix of latent codes.
