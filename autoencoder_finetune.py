@@ -103,6 +103,12 @@ def _add_start_and_speed(group: argparse._ArgumentGroup) -> None:
         "--arch", choices=ARCHITECTURES, default="vgg16", help="architecture of the autoencoder"
     )
     group.add_argument(
+        "--width",
+        type=positive_float,
+        metavar="W",
+        help="multiplies every number of channels, e.g. 0.25 (default: that of the checkpoint; 1 for random weights)",
+    )
+    group.add_argument(
         "--checkpoint-every",
         type=positive_int,
         default=500,
@@ -120,7 +126,7 @@ def _add_start_and_speed(group: argparse._ArgumentGroup) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Fine-tune a model for every combination of settings."""
-    from models.autoencoder import check_image_size
+    from models.autoencoder import check_image_size, scaled_widths
     from utils.core.device import full_float32, keep_freed_memory
     from utils.core.processes import is_main_rank, world_size
     from utils.core.run import Run
@@ -130,6 +136,7 @@ def main(args: argparse.Namespace) -> None:
     from utils.reconstruction.losses import check_losses
 
     check_image_size(args.image_size)
+    scaled_widths(args.width or 1.0)
     check_losses(args.loss, args.image_size)
     keep_freed_memory()
     full_float32()
@@ -145,7 +152,8 @@ def main(args: argparse.Namespace) -> None:
         start = find_start(args, run)
         skipped = list(dataset.skipped)
         for settings in todo:
-            path = args.output_path / f"{model_name(settings, args.arch, alone=len(todo) == 1)}.pth"
+            name = model_name(settings, args.arch, alone=len(todo) == 1, width=args.width)
+            path = args.output_path / f"{name}.pth"
             with run.one_model():
                 wanted, unreadable = train_one(args, run, images, settings, path, start)
             skipped += unreadable

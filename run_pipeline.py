@@ -15,7 +15,14 @@ import sys
 import time
 from pathlib import Path
 
-from utils.core.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, build_parser, positive_int, run_script
+from utils.core.cli import (
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    build_parser,
+    positive_float,
+    positive_int,
+    run_script,
+)
 from utils.core.errors import UserError
 from utils.core.log import log
 from utils.core.names import ARCHITECTURES, DETECTORS, LOSSES, SEGMENTERS
@@ -38,7 +45,7 @@ STAGES = (
         "autoencoder_finetune",
         (),
         ("data", "output", "compute", "weights"),
-        {"pretrained": "--pretrained", "arch": "--arch", "recipe": "--recipe"},
+        {"pretrained": "--pretrained", "arch": "--arch", "width": "--width", "recipe": "--recipe"},
     ),
     Stage(
         "autoencoder_test",
@@ -111,6 +118,7 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
     )
     own = parser.add_argument_group("flags of single stages (each script's --help says more)")
     own.add_argument("--arch", choices=ARCHITECTURES, help="autoencoder to fine-tune (stage 1)")
+    own.add_argument("--width", type=positive_float, metavar="W", help="multiplies its channels (stage 1)")
     own.add_argument(
         "--pretrained", metavar="PATH", help="checkpoint to start from, or none for random weights (stage 1)"
     )

@@ -4,7 +4,9 @@ Module names (``conv1``, ``0 EncoderLayer``, ``layer``) are those of the checkpo
 strictly and without a key map.
 """
 
+import math
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,44 @@ LAYERS_PER_BLOCK = {
 }
 BLOCKS = tuple(f"conv{number}" for number in range(1, 6))
 DOWNSAMPLING = 2 ** len(WIDTHS)
+
+
+def scaled_widths(width: float = 1.0) -> tuple[int, ...]:
+    """Return the channels of the five encoder blocks at a width: 64, 128, 256, 512, 512 at 1, each rounded.
+
+    Args:
+        width: What every width is multiplied by; 1 is the paper's network.
+
+    Raises:
+        UserError: If the width is not a finite number above 0, or leaves a block without a channel.
+    """
+    if not 0 < width < math.inf:
+        raise UserError(f"Expected a finite width above 0, got {width}.")
+    widths = tuple(math.floor(full * width + 0.5) for full in WIDTHS)
+    if min(widths) < 1:
+        raise UserError(
+            f"--width {width:g} leaves no channel in the first block, which has {WIDTHS[0]} at --width 1. "
+            f"Use at least {1 / WIDTHS[0]:g}."
+        )
+    return widths
+
+
+def width_of(widths: Sequence[int]) -> float | None:
+    """Return a width at which `scaled_widths` gives these channels; None if there is none.
+
+    Rounding lets many widths give the same channels; the one that the widest block says is preferred.
+
+    Args:
+        widths: Channels of the five encoder blocks.
+    """
+    if len(widths) != len(WIDTHS) or min(widths) < 1:
+        return None
+    lowest = max((found - 0.5) / full for found, full in zip(widths, WIDTHS, strict=True))
+    below = min((found + 0.5) / full for found, full in zip(widths, WIDTHS, strict=True))
+    for width in (widths[-1] / WIDTHS[-1], (lowest + below) / 2):
+        if scaled_widths(width) == tuple(widths):
+            return width
+    return None
 
 
 class EncoderLayer(nn.Module):
@@ -73,11 +113,16 @@ def _decoder_block(inputs: int, outputs: int, layers: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Five blocks, each halving height and width: (N, 3, S, S) in [0, 1] to (N, 512, S/32, S/32), values >= 0."""
+    """Five blocks, each halving height and width: (N, 3, S, S) in [0, 1] to (N, C, S/32, S/32), values >= 0.
 
-    def __init__(self, layers: tuple[int, ...]) -> None:
+    Args:
+        layers: Convolutions of each block.
+        widths: Channels of each block; the last, C, is 512 in the paper's network.
+    """
+
+    def __init__(self, layers: Sequence[int], widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        for name, inputs, outputs, count in zip(BLOCKS, (3, *WIDTHS[:-1]), WIDTHS, layers, strict=True):
+        for name, inputs, outputs, count in zip(BLOCKS, (3, *widths[:-1]), widths, layers, strict=True):
             self.add_module(name, _encoder_block(inputs, outputs, count))
 
     def forward(self, images: Tensor, until: str = BLOCKS[-1]) -> Tensor:
@@ -91,12 +136,17 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder's mirror: (N, 512, h, w) to (N, 3, 32 h, 32 w) in [0, 1]."""
+    """The encoder's mirror: (N, C, h, w) to (N, 3, 32 h, 32 w) in [0, 1].
 
-    def __init__(self, layers: tuple[int, ...]) -> None:
+    Args:
+        layers: Convolutions of each block of the encoder.
+        widths: Channels of each block of the encoder.
+    """
+
+    def __init__(self, layers: Sequence[int], widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        widths = WIDTHS[::-1]
-        for name, inputs, outputs, count in zip(BLOCKS, widths, (*widths[1:], 3), layers[::-1], strict=True):
+        inward = widths[::-1]
+        for name, inputs, outputs, count in zip(BLOCKS, inward, (*inward[1:], 3), layers[::-1], strict=True):
             self.add_module(name, _decoder_block(inputs, outputs, count))
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -112,16 +162,20 @@ class Autoencoder(nn.Module):
 
     Attributes:
         arch: ``vgg11``, ``vgg13``, ``vgg16`` or ``vgg19``.
+        width: What every number of channels is multiplied by; 1 in the paper's network.
+        widths: Channels of the five encoder blocks.
     """
 
-    def __init__(self, arch: str) -> None:
+    def __init__(self, arch: str, width: float = 1.0) -> None:
         super().__init__()
         self.arch = arch
-        self.encoder = Encoder(LAYERS_PER_BLOCK[arch])
-        self.decoder = Decoder(LAYERS_PER_BLOCK[arch])
+        self.width = float(width)
+        self.widths = scaled_widths(width)
+        self.encoder = Encoder(LAYERS_PER_BLOCK[arch], self.widths)
+        self.decoder = Decoder(LAYERS_PER_BLOCK[arch], self.widths)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return latent codes (N, 512, S/32, S/32) of images (N, 3, S, S), float, [0, 1]."""
+        """Return latent codes of images (N, 3, S, S), float, [0, 1]: (N, C, S/32, S/32), 512 channels at width 1."""
         return self.encoder(images)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -129,22 +183,23 @@ class Autoencoder(nn.Module):
         return self.decoder(self.encoder(images))
 
 
-def build_autoencoder(arch: str = "vgg16", seed: int | None = None) -> Autoencoder:
+def build_autoencoder(arch: str = "vgg16", seed: int | None = None, width: float = 1.0) -> Autoencoder:
     """Build an autoencoder with freshly drawn weights (He initialisation, zero biases).
 
     Args:
         arch: ``vgg11``, ``vgg13``, ``vgg16`` or ``vgg19``.
         seed: Draw the weights from this seed, leaving torch's global state alone; None draws from that state.
+        width: What every number of channels is multiplied by (a compact network has 0.25).
 
     Raises:
-        UserError: If the architecture is unknown.
+        UserError: If the architecture is unknown, or the width leaves no channel.
     """
     if arch not in LAYERS_PER_BLOCK:
         raise UserError(f"Unknown architecture '{arch}'; expected one of {', '.join(ARCHITECTURES)}.")
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        model = Autoencoder(arch)
+        model = Autoencoder(arch, width)
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

@@ -15,7 +15,14 @@ import torch
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from models.autoencoder import LAYERS_PER_BLOCK, Autoencoder, build_autoencoder
+from models.autoencoder import (
+    LAYERS_PER_BLOCK,
+    WIDTHS,
+    Autoencoder,
+    build_autoencoder,
+    scaled_widths,
+    width_of,
+)
 from models.mlp import MemorabilityMLP
 from utils.core.errors import UserError
 from utils.core.files import atomic_path, file_sha256
@@ -170,6 +177,19 @@ def _recognise(state: Mapping[str, torch.Tensor], path: Path) -> str:
     )
 
 
+def _recognise_width(state: Mapping[str, torch.Tensor], path: Path) -> float:
+    """Tell the width from the channels of each encoder block's first convolution (a public file does not say it)."""
+    firsts = [state.get(f"encoder.conv{block}.0 EncoderLayer.layer.0.weight") for block in range(1, 6)]
+    widths = [len(tensor) for tensor in firsts if tensor is not None and tensor.ndim == 4]
+    width = width_of(widths)
+    if width is None:
+        raise UserError(
+            f"{path} is not a checkpoint of the VGG autoencoder: expected five encoder blocks of "
+            f"{', '.join(map(str, WIDTHS))} channels, all times one width, found {', '.join(map(str, widths))}."
+        )
+    return width
+
+
 # ------------------------------------------------------------------------------------------------ autoencoders
 
 
@@ -184,12 +204,24 @@ def save_autoencoder(path: Path, model: Autoencoder, **meta: Any) -> None:
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     write_weights_file(
-        path, {"format": FORMAT, "kind": "autoencoder", "arch": model.arch, "meta": meta, "state_dict": state}
+        path,
+        {
+            "format": FORMAT,
+            "kind": "autoencoder",
+            "arch": model.arch,
+            "width": model.width,
+            "meta": meta,
+            "state_dict": state,
+        },
     )
 
 
 def load_autoencoder(
-    path: Path, device: torch.device | str = "cpu", image_size: int | None = None, arch: str | None = None
+    path: Path,
+    device: torch.device | str = "cpu",
+    image_size: int | None = None,
+    arch: str | None = None,
+    width: float | None = None,
 ) -> tuple[Autoencoder, dict[str, Any]]:
     """Load an autoencoder, ours or the public ImageNet checkpoint, strictly.
 
@@ -198,13 +230,14 @@ def load_autoencoder(
         device: Where the network is to live.
         image_size: The size the images will have; refused if the checkpoint was trained at another.
         arch: The architecture that is expected; any when left out.
+        width: The width that is expected; any when left out.
 
     Returns:
-        The network in eval mode, and its meta: ``stem, path, sha256, arch, image_size`` (None if unknown),
-        ``caveats`` (list of texts) and whatever was saved with it.
+        The network in eval mode, float32 whatever precision its weights are stored in, and its meta: ``stem, path,
+        sha256, arch, width, image_size`` (None if unknown), ``caveats`` (list of texts) and whatever was saved with it.
 
     Raises:
-        UserError: If the file is not such a checkpoint, or of another architecture or image size.
+        UserError: If the file is not such a checkpoint, or of another architecture, width or image size.
     """
     path = Path(path)
     content = read_weights_file(path)
@@ -214,17 +247,29 @@ def load_autoencoder(
         raise UserError(
             f"{path} is a {found} autoencoder, but {arch} was asked for. Use --arch {found} or another checkpoint."
         )
+    found_width = content.get("width") if isinstance(content, Mapping) else None
+    if not isinstance(found_width, float):  # a public file, or one of ours from before there were widths
+        found_width = _recognise_width(state, path)
+    if width is not None and scaled_widths(width) != scaled_widths(found_width):
+        raise UserError(
+            f"{path} is an autoencoder of width {found_width:g}, but {width:g} was asked for. "
+            f"Use --width {found_width:g} or another checkpoint."
+        )
     saved = dict(content.get("meta", {})) if isinstance(content, Mapping) and "meta" in content else {}
-    meta = {"image_size": None, "caveats": [], **saved, "arch": found, "stem": path.stem, "path": str(path)}
+    meta = {
+        **{"image_size": None, "caveats": [], **saved},
+        **{"arch": found, "width": found_width, "stem": path.stem, "path": str(path)},
+    }
     if image_size is not None and meta["image_size"] not in (None, image_size):
         raise UserError(
             f"{path} was trained on images of {meta['image_size']} px, but --image-size is {image_size}. "
             f"Use --image-size {meta['image_size']} or another checkpoint."
         )
-    model = build_autoencoder(found)
+    model = build_autoencoder(found, width=found_width)
     count = load_strictly(model, state, path)
     meta["sha256"] = checkpoint_sha256(path)
-    log.info("Loaded %s: %s autoencoder, all %d tensors arrived", path, found, count)
+    kind = found if found_width == 1 else f"{found} width {found_width:g}"
+    log.info("Loaded %s: %s autoencoder, all %d tensors arrived", path, kind, count)
     return model.to(device).eval(), meta
 
 

@@ -106,6 +106,8 @@ def test_model_names():
     assert (
         model_name(odd, "vgg11") == "mem_vgg_autoencoder_vgg11_dataset-order_train-split_frozen-bn_bf16_seed3"
     )
+    assert model_name(Settings(), width=0.25) == "mem_vgg_autoencoder_w0.25"
+    assert model_name(Settings(), width=1.0) == model_name(Settings(), width=None) == "mem_vgg_autoencoder"
 
 
 def test_names_of_a_grid_are_distinct():
@@ -571,9 +573,23 @@ def test_checkpoint_of_another_architecture_is_refused(mini_memcat, tmp_path):
         finetune(mini_memcat, tmp_path / "out", "--loss", "mse", "--pretrained", tmp_path / "start.pth")
 
 
+def test_a_compact_network_keeps_its_width_without_being_told(mini_memcat, tmp_path):
+    start = build_autoencoder("vgg11", seed=0, width=0.0625)
+    save_autoencoder(tmp_path / "start.pth", start, image_size=32, caveats=[])
+    more = ("--loss", "mse", "--limit", 2, "--pretrained", tmp_path / "start.pth")
+    finetune(mini_memcat, tmp_path / "out", *more)
+    (path,) = (tmp_path / "out").glob("*.pth")
+    assert load_autoencoder(path)[1]["width"] == 0.0625
+    with pytest.raises(
+        UserError, match=r"start.pth is an autoencoder of width 0.0625, but 0.25 was asked for"
+    ):
+        finetune(mini_memcat, tmp_path / "other", *more, "--width", "0.25")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (["--pretrained", "none", "--width", "0.001"], ["leaves no channel", "at least 0.015625"]),
         (["--loss", "lpips"], ["lpips-sq", "ms-ssim"]),
         (["--learning-rate", "-1"], ["above 0"]),
         (["--batch-size", "0"], ["at least 1"]),

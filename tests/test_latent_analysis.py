@@ -161,6 +161,8 @@ def test_code_length_is_that_of_the_code(layer):
 
 def test_the_default_code_of_the_paper_has_25088_values():
     assert code_length(224, "conv5", "none") == 25_088
+    compact = build_autoencoder("vgg11", width=0.25)
+    assert code_length(96, "conv5", "none", compact.widths) == 1152
 
 
 def analyse(output, data, *flags):

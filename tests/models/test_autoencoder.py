@@ -5,7 +5,14 @@ import pytest
 import torch
 from conftest import PROJECT_ROOT
 
-from models.autoencoder import LAYERS_PER_BLOCK, build_autoencoder, check_image_size
+from models.autoencoder import (
+    LAYERS_PER_BLOCK,
+    WIDTHS,
+    build_autoencoder,
+    check_image_size,
+    scaled_widths,
+    width_of,
+)
 from utils.core.errors import UserError
 from utils.core.names import ARCHITECTURES
 
@@ -85,3 +92,43 @@ def test_unknown_architectures_and_odd_sizes_are_refused():
     with pytest.raises(UserError, match="multiple of 32, e.g. 192 or 224"):
         check_image_size(200)
     check_image_size(224)
+
+
+def test_a_width_scales_every_channel_and_keeps_every_name():
+    compact, full = build_autoencoder("vgg16", seed=0, width=0.25), build_autoencoder("vgg16", seed=0)
+    assert compact.widths == (16, 32, 64, 128, 128)
+    assert list(compact.state_dict()) == list(full.state_dict())
+    for (name, small), large in zip(compact.state_dict().items(), full.state_dict().values(), strict=True):
+        scaled = tuple(size if size in (1, 2, 3) else size // 4 for size in large.shape)
+        assert tuple(small.shape) == scaled, name
+    assert sum(p.numel() for p in compact.parameters()) == pytest.approx(2.0e6, rel=0.01)
+    with torch.inference_mode():
+        assert compact.encode(torch.rand(1, 3, 96, 96)).shape == (1, 128, 3, 3)
+        assert compact(torch.rand(1, 3, 96, 96)).shape == (1, 3, 96, 96)
+
+
+@pytest.mark.parametrize("width", [0.008, 0.02, 0.1, 0.25, 1 / 3, 0.7, 1.0, 1.37, 2.0])
+def test_the_width_is_found_again_from_the_channels(width):
+    assert scaled_widths(width_of(scaled_widths(width))) == scaled_widths(width)
+
+
+def test_widths_round_half_up_and_odd_ones_belong_to_no_width():
+    assert scaled_widths(1.0) == WIDTHS
+    assert scaled_widths(0.1) == (6, 13, 26, 51, 51)
+    assert scaled_widths(2.5 / 64)[0] == 3
+    assert width_of(WIDTHS) == 1.0
+    assert width_of((16, 32, 64, 128, 64)) is None
+    assert width_of((16, 32, 64, 128)) is None
+
+
+@pytest.mark.parametrize(
+    ("width", "message"),
+    [
+        (0.0078, r"--width 0.0078 leaves no channel in the first block, .* Use at least 0.015625"),
+        (0.0, "Expected a finite width above 0, got 0.0"),
+        (float("nan"), "Expected a finite width above 0, got nan"),
+    ],
+)
+def test_a_width_without_channels_is_refused(width, message):
+    with pytest.raises(UserError, match=message):
+        build_autoencoder("vgg16", width=width)

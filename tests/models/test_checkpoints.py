@@ -114,6 +114,53 @@ def test_another_architecture_is_refused(tmp_path, model):
         load_autoencoder(tmp_path / "linear.pth")
 
 
+def compact():
+    return build_autoencoder("vgg11", seed=3, width=1 / 16)
+
+
+def test_the_width_is_recorded_and_recognised_without_a_record(tmp_path):
+    save_autoencoder(tmp_path / "ours.pth", compact(), image_size=32)
+    torch.save(compact().state_dict(), tmp_path / "bare.pth")
+    for name in ("ours.pth", "bare.pth"):
+        loaded, meta = load_autoencoder(tmp_path / name, arch="vgg11", width=1 / 16)
+        assert (loaded.widths, meta["width"]) == ((4, 8, 16, 32, 32), 1 / 16)
+        assert same_weights(compact(), loaded)
+    assert torch.load(tmp_path / "ours.pth", weights_only=True)["width"] == 1 / 16
+
+
+def test_another_width_is_refused(tmp_path):
+    save_autoencoder(tmp_path / "m.pth", compact())
+    with pytest.raises(
+        UserError, match=r"m.pth is an autoencoder of width 0.0625, but 1 was asked for. Use --width 0.0625"
+    ):
+        load_autoencoder(tmp_path / "m.pth", width=1.0)
+
+
+def test_channels_of_no_width_and_a_record_that_is_wrong_are_refused(tmp_path):
+    state = compact().state_dict()
+    torch.save({"width": 0.25, "state_dict": state}, tmp_path / "lies.pth")
+    with pytest.raises(UserError, match=r"lies.pth do not fit the network \(Autoencoder\): \d+ misshapen"):
+        load_autoencoder(tmp_path / "lies.pth")
+    first = "encoder.conv5.0 EncoderLayer.layer.0.weight"
+    torch.save({**state, first: state[first][:7]}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"odd.pth is not a checkpoint .* found 4, 8, 16, 32, 7"):
+        load_autoencoder(tmp_path / "odd.pth")
+
+
+def test_weights_stored_in_half_precision_are_computed_with_in_float32(tmp_path):
+    state = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in compact().state_dict().items()
+    }
+    torch.save({"state_dict": state}, tmp_path / "half.pth")
+    loaded, _ = load_autoencoder(tmp_path / "half.pth")
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    assert all(
+        torch.equal(loaded.state_dict()[name], value.to(loaded.state_dict()[name].dtype))
+        for name, value in state.items()
+    )
+
+
 def test_another_image_size_is_refused(tmp_path, model):
     save_autoencoder(tmp_path / "m.pth", model, image_size=64)
     with pytest.raises(UserError, match="trained on images of 64 px, but --image-size is 224"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from argparse import Namespace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,10 +82,17 @@ def choose_models(args: Namespace) -> list[tuple[str, Path | None]]:
 # ------------------------------------------------------------------------------------------------ latent codes
 
 
-def code_length(image_size: int, layer: str, pool: str) -> int:
-    """Return how many values a code has: 25,088 for conv5 at 224 px without pooling."""
+def code_length(image_size: int, layer: str, pool: str, widths: Sequence[int] = WIDTHS) -> int:
+    """Return how many values a code has: 25,088 for conv5 at 224 px without pooling, in the paper's network.
+
+    Args:
+        image_size: Side of the square images, in pixels.
+        layer: Encoder block, ``conv1`` to ``conv5``.
+        pool: ``none`` keeps every position, ``avg`` and ``max`` one value a channel.
+        widths: Channels of the encoder's blocks.
+    """
     block = BLOCKS.index(layer)
-    return WIDTHS[block] * (1 if pool != "none" else (image_size // 2 ** (block + 1)) ** 2)
+    return widths[block] * (1 if pool != "none" else (image_size // 2 ** (block + 1)) ** 2)
 
 
 def encode(model: Autoencoder, images: torch.Tensor, layer: str, pool: str) -> torch.Tensor:
@@ -125,9 +133,10 @@ def _make_work(args: Namespace, model: Autoencoder, device: torch.device, name: 
     return work
 
 
-def _check_space(args: Namespace, images: int) -> None:
+def _check_space(args: Namespace, images: int, widths: Sequence[int]) -> None:
     """Refuse before hours of work what the disk cannot hold: the shards, and the matrix made from them."""
-    size = images * code_length(args.image_size, args.layer, args.pool) * np.dtype(args.dtype).itemsize
+    values = code_length(args.image_size, args.layer, args.pool, widths)
+    size = images * values * np.dtype(args.dtype).itemsize
     free = shutil.disk_usage(args.output_path).free
     log.info("Latent codes: %s values per image, %.2f GB.", f"{size // images:,} bytes of", size / 1e9)
     if 2 * size > free:
@@ -145,7 +154,7 @@ def calculate_latents(args: Namespace, run: Run, dataset: Dataset, path: Path) -
     run.note_caveats(meta["caveats"])
     run.add_input(path)
     name = latent_name(path.stem, args.layer, args.pool)
-    _check_space(args, len(dataset.table))
+    _check_space(args, len(dataset.table), model.widths)
     about = {"layer": args.layer, "pool": args.pool, "image_size": args.image_size}
     settings = {"checkpoint": meta["sha256"], "dtype": args.dtype, "caveat": run.caveat, **about}
     result = run_sharded(

@@ -74,8 +74,10 @@ def find_start(args: Namespace, run: Run) -> tuple[Path | None, str]:
     from models.checkpoints import checkpoint_sha256, find_pretrained
 
     if args.pretrained.lower() == "none":
-        run.note_random(f"autoencoder ({args.arch}) before fine-tuning")
-        return None, f"random {args.arch} seed {args.seed}"
+        width = args.width or 1.0
+        kind = args.arch if width == 1 else f"{args.arch} width {width:g}"
+        run.note_random(f"autoencoder ({kind}) before fine-tuning")
+        return None, f"random {kind} seed {args.seed}"
     path = find_pretrained(args.pretrained, [args.data_dir, args.output_path])
     run.add_input(path)
     return path, checkpoint_sha256(path)
@@ -87,8 +89,8 @@ def load_start(args: Namespace, run: Run, path: Path | None) -> Autoencoder:
     from models.checkpoints import load_autoencoder
 
     if path is None:
-        return build_autoencoder(args.arch, seed=args.seed).to(run.device)
-    model, meta = load_autoencoder(path, run.device, arch=args.arch)
+        return build_autoencoder(args.arch, args.seed, args.width or 1.0).to(run.device)
+    model, meta = load_autoencoder(path, run.device, arch=args.arch, width=args.width)
     run.note_caveats(meta["caveats"])
     return model
 

@@ -64,7 +64,9 @@ class Settings:
     image_size: int = 224
 
 
-def model_name(settings: Settings, arch: str = "vgg16", alone: bool = True) -> str:
+def model_name(
+    settings: Settings, arch: str = "vgg16", alone: bool = True, width: float | None = None
+) -> str:
     """Name a model: ``mem_vgg_autoencoder`` for the default alone, else with its settings appended.
 
     The settings are kept in the checkpoint and in the run's record; nothing ever parses the name.
@@ -73,6 +75,7 @@ def model_name(settings: Settings, arch: str = "vgg16", alone: bool = True) -> s
         settings: Its settings.
         arch: Its architecture.
         alone: Whether it is the only model of its run.
+        width: Its width where one was asked for; None for that of the checkpoint it starts from.
     """
     default = Settings()
     grid = ("loss", "learning_rate", "batch_size", "epochs")
@@ -86,6 +89,8 @@ def model_name(settings: Settings, arch: str = "vgg16", alone: bool = True) -> s
         ]
     if arch != "vgg16":
         parts.append(arch)
+    if width not in (None, 1.0):
+        parts.append(f"w{width:g}")
     if settings.recipe != default.recipe:
         parts.append(settings.recipe)
     if settings.order != ("dataset" if settings.recipe == "released" else "shuffled"):
