@@ -133,11 +133,13 @@ def main(args: argparse.Namespace) -> None:
     from utils.data.dataset import load_dataset
     from utils.reconstruction.finetune_stage import chosen_images, combinations, find_start, train_one
     from utils.reconstruction.finetuning import model_name
-    from utils.reconstruction.losses import check_losses
+    from utils.reconstruction.losses import cached_losses, check_losses
 
     check_image_size(args.image_size)
     scaled_widths(args.width or 1.0)
     check_losses(args.loss, args.image_size)
+    if args.weights == "available":
+        args.loss, args.weights = cached_losses(args.loss), "pretrained"
     keep_freed_memory()
     full_float32()
     with Run("autoencoder_finetune", args) as run:

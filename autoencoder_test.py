@@ -201,10 +201,12 @@ def main(args: argparse.Namespace) -> None:
     from utils.core.processes import is_main_rank
     from utils.core.run import Run
     from utils.data.dataset import load_dataset
-    from utils.reconstruction.losses import check_losses, uses_pretrained
+    from utils.reconstruction.losses import cached_losses, check_losses, uses_pretrained
 
     check_image_size(args.image_size)
     args.losses = list(check_losses(args.losses, args.image_size))
+    if args.weights == "available":
+        args.losses, args.weights = cached_losses(args.losses), "pretrained"
     if args.figure_loss is not None:
         check_figure_loss(args)
     keep_freed_memory()

@@ -77,7 +77,7 @@ def calculate(run: "Run", args: argparse.Namespace) -> None:
     dataset.note_on(run)
     images = dataset.table[["image_id", "path"]]
     parts, skipped = [], list(dataset.skipped)
-    chosen = args.features or GROUPS
+    chosen = available_groups(args)
     file_groups = [group for group in GROUPS if group in chosen and group != "scene"]
     if "scene" in chosen:
         scene, left_out = scene_frame(run, args, images)
@@ -89,6 +89,28 @@ def calculate(run: "Run", args: argparse.Namespace) -> None:
         skipped += left_out
     if is_main_rank():
         write_features(run, dataset, parts, skipped)
+
+
+def available_groups(args: argparse.Namespace) -> list[str]:
+    """Return the groups of features to compute; with ``--weights available`` none that needs a download.
+
+    Raises:
+        UserError: Nothing is left.
+    """
+    from utils.scenes.networks import scene_networks_cached
+
+    chosen = list(args.features or GROUPS)
+    if args.weights != "available":
+        return chosen
+    if "scene" in chosen and not scene_networks_cached(args.detector, args.segmenter, "scene features"):
+        chosen.remove("scene")
+    args.weights = "pretrained"
+    if not chosen:
+        raise UserError(
+            "--weights available leaves nothing of --features scene: detector or segmenter are not cached. Name other "
+            "groups, or download them with --weights pretrained."
+        )
+    return chosen
 
 
 def scene_frame(

@@ -12,9 +12,11 @@ import hashlib
 import http.client
 import importlib.util
 import urllib.request
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.core.cli import command_with
 from utils.core.errors import UserError
 from utils.core.log import log
 
@@ -52,6 +54,31 @@ def weight_file(name: str) -> Path:
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(_weight_enum(name).url).name
+
+
+def uncached(names: Iterable[str]) -> list[str]:
+    """Return which networks' weights would have to be downloaded, each once, in order.
+
+    Args:
+        names: Any of `TRUNKS`, `DETECTORS` or `SEGMENTERS`.
+    """
+    return [name for name in dict.fromkeys(names) if not weight_file(name).is_file()]
+
+
+def say_left_out(what: Sequence[str], networks: Sequence[str]) -> None:
+    """Say in one line what ``--weights available`` leaves out, for want of which files, and which command adds it.
+
+    Args:
+        what: What is left out, in the user's words: losses, features.
+        networks: Those without a cached file (from `uncached`).
+    """
+    files = ", ".join(f"{weight_file(name).name} ({_megabytes(_weight_enum(name))})" for name in networks)
+    log.info(
+        "Left out, for want of weights that are not cached: %s. To download %s and add it: %s",
+        ", ".join(what),
+        files,
+        command_with("--weights", "pretrained"),
+    )
 
 
 def load_trunk(name: str, weights: str = "pretrained", seed: int = 0) -> nn.Sequential:
@@ -208,7 +235,8 @@ def _remedy(name: str) -> str:
     enum = _weight_enum(name)
     return (
         f"run again to download it, or put {enum.url} ({_megabytes(enum)}) there yourself; "
-        "--weights random goes on without it, with random weights marked as such in every output."
+        "--weights available leaves out what needs it, --weights random puts random weights in its place and marks "
+        "every output."
     )
 
 
@@ -230,8 +258,8 @@ def _download(url: str, path: Path, size: str) -> None:
         raise UserError(
             f"The pretrained weights {path.name} ({size}) are not in {path.parent} and could not be "
             f"downloaded ({error}). On a machine with a network, download {url} and put it into that folder "
-            "(or set TORCH_HOME to the folder that holds hub/checkpoints). --weights random goes on without "
-            "it, with random weights marked as such in every output."
+            "(or set TORCH_HOME to the folder that holds hub/checkpoints). --weights available leaves out what needs it, "
+            "--weights random puts random weights in its place and marks every output."
         ) from error
 
 

@@ -95,14 +95,17 @@ def find_regions(run: Run, images: pd.DataFrame) -> SceneCache | None:
     """
     from utils.core.names import DETECTORS, SEGMENTERS
     from utils.scenes.cache import check_min_score, load_scene_cache
-    from utils.scenes.networks import SceneSettings, ensure_scene_cache
+    from utils.scenes.networks import SceneSettings, ensure_scene_cache, scene_networks_cached
 
     args = run.args
     check_min_score(args.min_score)
-    if args.detect:
-        detector, segmenter = args.detector or DETECTORS["heavy"], args.segmenter or SEGMENTERS["heavy"]
+    detector, segmenter = args.detector or DETECTORS["heavy"], args.segmenter or SEGMENTERS["heavy"]
+    detect, weights = args.detect, args.weights
+    if detect and weights == "available":
+        detect, weights = scene_networks_cached(detector, segmenter, "objects and foreground"), "pretrained"
+    if detect:
         options = {"device": run.device, "workers": args.workers, "on_error": args.on_error}
-        settings = SceneSettings(detector, segmenter, args.weights, args.seed, **options)
+        settings = SceneSettings(detector, segmenter, weights, args.seed, **options)
         cache, _ = ensure_scene_cache(images[["image_id", "path"]], args.output_path, settings)
     else:
         cache = load_scene_cache(args.output_path, args.detector, args.segmenter)

@@ -6,6 +6,8 @@ torch, numpy and their kin inside ``main``.
 
 import argparse
 import errno
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -149,9 +151,10 @@ def _batch_flags(group: argparse._ArgumentGroup) -> None:
 def _weights_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--weights",
-        choices=("pretrained", "random"),
+        choices=("pretrained", "available", "random"),
         default="pretrained",
-        help="weights of the helper networks (LPIPS, style, detectors); random is for trials and marks every output",
+        help="weights of the helper networks (LPIPS, style, detectors): pretrained downloads what is not cached, available "
+        "leaves out what would need a download, random is for trials and marks every output",
     )
 
 
@@ -203,6 +206,25 @@ def build_parser(description: str, *groups: str) -> argparse.ArgumentParser:
     return parser
 
 
+_command: list[str] = []  # of this process, as typed: script, then arguments
+
+
+def command_with(flag: str, value: str) -> str:
+    """Return this process's command, ready for a shell, with a flag set to another value.
+
+    Args:
+        flag: A flag that takes one value, e.g. ``--weights``.
+        value: Its new value; what was given before is dropped.
+    """
+    script, *arguments = _command or ["<script>.py"]
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument != flag and not argument.startswith(f"{flag}="):
+            kept.append(argument)
+        skip = argument == flag
+    return shlex.join(["python", script, *kept, flag, value])
+
+
 def run_script(
     main: Callable[[argparse.Namespace], object],
     get_parser: Callable[[], argparse.ArgumentParser],
@@ -219,6 +241,7 @@ def run_script(
         SystemExit: With code 2 after a :class:`UserError` or a full or read-only disk, 130 after Ctrl-C.
     """
     args = get_parser().parse_args(arguments)
+    _command[:] = [Path(main.__code__.co_filename).name, *(sys.argv[1:] if arguments is None else arguments)]
     setup_logging()
     try:
         main(args)

@@ -79,6 +79,27 @@ def uses_pretrained(names: Sequence[str]) -> list[str]:
     return trunks + (["vgg19"] if "style" in names else [])
 
 
+def cached_losses(names: Sequence[str]) -> list[str]:
+    """Return the losses that need no download, and say in one line which do (``--weights available``).
+
+    Raises:
+        UserError: None is left.
+    """
+    from models.pretrained import say_left_out, uncached
+
+    missing = {name: uncached(uses_pretrained([name])) for name in names}
+    kept = [name for name in names if not missing[name]]
+    if not kept:
+        raise UserError(
+            f"--weights available leaves nothing of {', '.join(names)}: the weights they need are not cached. Choose a loss "
+            "that needs none (mse, mae, ssim, ms-ssim), or --weights pretrained to download them."
+        )
+    if len(kept) < len(names):
+        networks = dict.fromkeys(network for found in missing.values() for network in found)
+        say_left_out([name for name in names if missing[name]], list(networks))
+    return kept
+
+
 class ReconstructionLosses:
     """Reconstruction losses of images against their reconstructions, one value per image.
 

@@ -250,6 +250,22 @@ class SceneSettings:
         return parts | ({"seed": self.seed} if self.weights == "random" else {})
 
 
+def scene_networks_cached(detector: str, segmenter: str, what: str) -> bool:
+    """Say whether detector and segmenter need no download; where they do, say in one line what is left out for it.
+
+    Args:
+        detector: One of `models.pretrained.DETECTORS`.
+        segmenter: One of `models.pretrained.SEGMENTERS`.
+        what: What needs them, in the user's words.
+    """
+    from models.pretrained import say_left_out, uncached
+
+    missing = uncached([detector, segmenter])
+    if missing:
+        say_left_out([what], missing)
+    return not missing
+
+
 def ensure_scene_cache(
     images: pd.DataFrame, output_path: Path, settings: SceneSettings
 ) -> tuple[SceneCache | None, list[tuple[str, str]]]:
