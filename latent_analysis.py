@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from utils.core.cli import build_parser, positive_int, run_script
 from utils.core.log import log
+from utils.core.measure_names import MEASURES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +69,21 @@ def get_parser() -> argparse.ArgumentParser:
         "--within-category",
         action="store_true",
         help="look for neighbours only among images of the same category",
+    )
+    search.add_argument(
+        "--measure",
+        nargs="+",
+        choices=("nearest", "all", *MEASURES),
+        default=["nearest"],
+        metavar="NAME",
+        help="further measures of distinctiveness, in distinctiveness_measures_<model>.csv: all, or any of "
+        + ", ".join(MEASURES),
+    )
+    search.add_argument(
+        "--measure-neighbours",
+        type=positive_int,
+        metavar="K",
+        help="K of the measures mean_k_* (default: 50, or all others in a smaller set)",
     )
     search.add_argument(
         "--resamples", type=positive_int, default=1000, metavar="N", help="bootstrap resamples"

@@ -270,3 +270,25 @@ def test_extremes_share_no_image():
     groups = pick_extremes(table, 8)
     assert groups["Most distinctive"]["image_id"].tolist() == ["e", "d"]
     assert groups["Least distinctive"]["image_id"].tolist() == ["a", "b"]
+
+
+def test_measures_get_a_table_and_rows_of_their_own(finished, data, tmp_path):
+    output = copy_study(finished, tmp_path / "out")
+    done = run(output, data, "--distinctiveness-analysis", "--measure", "centroid", "nearest_euclidean")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(output / "distinctiveness_measures_net.csv")
+    usual = pd.read_csv(output / "distinctiveness_net.csv")
+    np.testing.assert_allclose(table["nearest_euclidean"], usual["nearest_distance"], rtol=1e-6)
+    np.testing.assert_allclose(
+        table["centroid_within_category"], usual["category_centroid_distance"], rtol=1e-6
+    )
+    assert "mahalanobis" not in table
+    rows = pd.read_csv(output / "distinctiveness_correlations.csv", keep_default_na=False)
+    rho = rows[rows["held_constant"] == ""].set_index("measure")["rho"]
+    assert rho["nearest_euclidean"] == rho["distinctiveness"]
+
+
+def test_k_of_the_measures_beyond_the_set_is_a_user_error(finished, data, tmp_path):
+    output = copy_study(finished, tmp_path / "out")
+    flags = ("--distinctiveness-analysis", "--measure", "all", "--measure-neighbours", 12)
+    assert_user_error(run(output, data, *flags), "at most --measure-neighbours 11")

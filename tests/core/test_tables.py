@@ -144,6 +144,13 @@ def test_models_with_finds_stems_with_underscores(tmp_path):
     assert models_with(tmp_path, "test_loss") == ["a", "mem_b_1"]
 
 
+def test_models_with_leaves_tables_of_a_longer_name_to_themselves(tmp_path):
+    for name in ("net", "correlations", "measures_net", "measured"):
+        (tmp_path / f"distinctiveness_{name}.csv").write_text("")
+    assert models_with(tmp_path, "distinctiveness") == ["measured", "net"]
+    assert models_with(tmp_path, "distinctiveness_measures") == ["net"]
+
+
 def test_per_model_tables_need_a_model(tmp_path):
     with pytest.raises(ValueError, match="once per model"):
         output_file(tmp_path, "test_loss")

@@ -63,7 +63,7 @@ def read_study(run: Run, categories: Sequence[str] | None, measures: Sequence[st
     folder = run.output_path
     splits = [_read(run, "splits", None)] if output_file(folder, "splits").exists() else []
     losses = {name: _read(run, "test_loss", name) for name in models_with(folder, "test_loss")}
-    names = [name for name in models_with(folder, "distinctiveness") if name != "correlations"]
+    names = models_with(folder, "distinctiveness")
     distances = {name: _read(run, "distinctiveness", name) for name in names}
     images = _images([*splits, *losses.values(), *distances.values()], folder)
     for present, file, command in (

@@ -38,9 +38,20 @@ def output_file(output_path: Path, table: str, model: str | None = None) -> Path
 
 def models_with(output_path: Path, table: str) -> list[str]:
     """Return the sorted stems of the models for which a per-model table exists in the output folder."""
-    before, after = TABLES[table].file.split("{model}")
-    pattern = re.compile(re.escape(before) + "(.+)" + re.escape(after))
-    found = (pattern.fullmatch(path.name) for path in Path(output_path).glob(f"{before}*{after}"))
+
+    def pattern(file: str) -> re.Pattern[str]:
+        return re.compile(re.escape(file).replace(re.escape("{model}"), "(.+)"))
+
+    own = TABLES[table].file
+    before, after = own.split("{model}")
+    # distinctiveness_correlations.csv is not the table of a model "correlations"
+    longer = [
+        pattern(other.file)
+        for other in TABLES.values()
+        if other.file.startswith(before) and other.file != own
+    ]
+    names = [path.name for path in Path(output_path).glob(f"{before}*{after}")]
+    found = (pattern(own).fullmatch(name) for name in names if not any(o.fullmatch(name) for o in longer))
     return sorted(match[1] for match in found if match)
 
 

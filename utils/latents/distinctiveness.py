@@ -285,27 +285,35 @@ def correlate(
         names = [name for name in LOSSES if name in losses.columns]
         frame = frame.merge(losses[["image_id", *names]], on="image_id", how="left", validate="one_to_one")
         rows.append(correlation_rows(frame, names, target="distinctiveness", resamples=resamples, seed=seed))
-        rows.append(_partial_rows(frame, names, resamples, seed))
+        pairs = [pair for loss in names for pair in (("distinctiveness", loss), (loss, "distinctiveness"))]
+        rows.append(pd.DataFrame([partial_row(frame, *pair, resamples, seed) for pair in pairs]))
     result = pd.concat(rows, ignore_index=True)
     result["held_constant"] = result["held_constant"].fillna("") if "held_constant" in result else ""
     return result.assign(q=false_discovery_q(result["p"]))
 
 
-def _partial_rows(frame: pd.DataFrame, losses: list[str], resamples: int, seed: int) -> pd.DataFrame:
-    """Partial out each loss from distinctiveness and memorability, and distinctiveness from each loss and memorability."""
-    rows = []
-    for loss in losses:
-        block = frame[["memorability", "distinctiveness", loss]].dropna()
-        for measure, held in (("distinctiveness", loss), (loss, "distinctiveness")):
-            row = {"measure": measure, "target": "memorability", "held_constant": held, "n": len(block)}
-            row |= {"resamples": resamples, "seed": seed}
-            row |= dict.fromkeys(("rho", "p", "ci_low", "ci_high"), np.nan)
-            if len(block) >= MIN_IMAGES:
-                values = (block[name].to_numpy(float) for name in (measure, "memorability", held))
-                found = bootstrap_partial_spearman(*values, resamples=resamples, seed=seed)
-                row |= {"rho": found.rho, "p": found.p, "ci_low": found.ci_low, "ci_high": found.ci_high}
-            rows.append(row)
-    return pd.DataFrame(rows)
+def with_groups_and_counts(table: pd.DataFrame, about: pd.DataFrame) -> pd.DataFrame:
+    """Add what the correlations need of each image: subcategory and response counts, where there are any.
+
+    Args:
+        table: Measures by ``image_id``, with ``category``.
+        about: The data set's columns by ``image_id``.
+    """
+    columns = [name for name in ("subcategory", "hits", "false_alarms", "n_resp") if name in about.columns]
+    frame = table.merge(about[["image_id", *columns]], on="image_id", validate="one_to_one")
+    return frame.assign(category=frame["category"].fillna(""))
+
+
+def partial_row(frame: pd.DataFrame, measure: str, held: str, resamples: int, seed: int) -> dict:
+    """Correlate a measure with memorability with another column's ranks held constant, as a row of the table."""
+    block = frame[["memorability", measure, held]].dropna()
+    row = {"measure": measure, "target": "memorability", "held_constant": held, "n": len(block)}
+    row |= {"resamples": resamples, "seed": seed, **dict.fromkeys(("rho", "p", "ci_low", "ci_high"), np.nan)}
+    if len(block) >= MIN_IMAGES:
+        values = (block[name].to_numpy(float) for name in (measure, "memorability", held))
+        found = bootstrap_partial_spearman(*values, resamples=resamples, seed=seed)
+        row |= {"rho": found.rho, "p": found.p, "ci_low": found.ci_low, "ci_high": found.ci_high}
+    return row
 
 
 def merge_correlations(new: pd.DataFrame, old: pd.DataFrame | None, keep: Sequence[str]) -> pd.DataFrame:

@@ -39,6 +39,7 @@ from utils.latents.distinctiveness import (
     forget_partial,
     merge_correlations,
 )
+from utils.latents.measure_stage import analyse_measures, chosen_measures
 from utils.latents.neighbours import SearchSettings
 
 if TYPE_CHECKING:
@@ -254,6 +255,9 @@ def analyse_distinctiveness(
     forget_partial(settings)
     losses = _losses(args, run, stem)
     rows = correlate(table, about, losses, args.resamples, args.seed)
+    if chosen_measures(args.measure):
+        more = analyse_measures(args, run, latents, about, losses)
+        rows = pd.concat([rows, more], ignore_index=True)
     rows.insert(0, "model", name)
     return latents, table, rows, losses
 
@@ -274,7 +278,6 @@ def write_correlations(args: Namespace, run: Run, rows: list[pd.DataFrame]) -> p
     path = output_file(args.output_path, "distinctiveness_correlations")
     old: Any = read_table(path, "distinctiveness_correlations") if path.exists() else None
     keep = models_with(args.output_path, "distinctiveness")
-    keep = [name for name in keep if name != "correlations"]
     merged = merge_correlations(pd.concat(rows, ignore_index=True), old, keep)
     run.write_table(merged, "distinctiveness_correlations")
     return merged

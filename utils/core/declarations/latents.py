@@ -5,6 +5,7 @@ from utils.core.declarations.columns import (
     IMAGE_ID,
     MEMORABILITY,
     MODEL,
+    Column,
     Table,
     estimate,
     integer,
@@ -13,6 +14,16 @@ from utils.core.declarations.columns import (
     resampling,
     text,
 )
+from utils.core.measure_names import MEASURES, WITHIN
+
+
+def _measure_columns() -> tuple[Column, ...]:
+    """Declare each measure of distinctiveness, across the set and within the image's category."""
+    return (
+        *(estimate(name, f"{meaning}; larger: more distinctive") for name, meaning in MEASURES.items()),
+        *(estimate(name + WITHIN, f"{name} among the images of the category alone") for name in MEASURES),
+    )
+
 
 TABLES: dict[str, Table] = {
     "latents": Table(
@@ -61,6 +72,14 @@ TABLES: dict[str, Table] = {
             integer("duplicates", "how many other images searched have exactly the same code"),
         ),
     ),
+    "distinctiveness_measures": Table(
+        "distinctiveness_measures_{model}.csv",
+        "python latent_analysis.py --distinctiveness-analysis --measure all",
+        "Distinctiveness by many measures, across the set and within each category; empty where a category is too small. "
+        "Only the measures asked for have columns.",
+        (IMAGE_ID, CATEGORY, MEMORABILITY, *_measure_columns()),
+        optional=(*MEASURES, *(name + WITHIN for name in MEASURES)),
+    ),
     "latent_space": Table(
         "latent_space_{model}.csv",
         "python latent_analysis.py --distinctiveness-analysis",
@@ -99,8 +118,14 @@ TABLES: dict[str, Table] = {
             estimate("rho_within_category", "rho of ranks centred within categories"),
             estimate("ceiling", "noise ceiling of rho from the response counts"),
             estimate("rho_over_ceiling", "rho divided by the ceiling"),
+            text(
+                "setting",
+                "what a measure of --measure depends on: K, scale c, bandwidth h, shrinkage",
+                nullable=True,
+            ),
         ),
         key=("model", "measure", "target", "held_constant"),
+        optional=("setting",),
         open_ended=True,
     ),
 }
