@@ -17,7 +17,7 @@ from utils.statistics.bootstrap import (
     resampled_rank_correlations,
 )
 from utils.statistics.correlation_tables import (
-    CORRELATION_COLUMNS,
+    INDEPENDENT_COLUMNS,
     bootstrap_partial_spearman,
     bootstrap_spearman,
     classification_metrics,
@@ -409,7 +409,7 @@ def images():
 
 def test_correlation_rows_hold_every_statistic(images):
     table = correlation_rows(images, ["good", "bad"], resamples=200, seed=3)
-    assert list(table.columns) == CORRELATION_COLUMNS
+    assert list(table.columns) == INDEPENDENT_COLUMNS
     assert list(table.measure) == ["good", "bad"]
     row = table.iloc[0]
     expected = stats.spearmanr(images.memorability, images.good)

@@ -1,46 +1,56 @@
 """The statistics of the study, for every stage, so that a number in one table means what it means in another.
 
 Here are the tables of correlations: `correlation_rows` evaluates measures against memorability, and
-`paired_difference` compares them. The statistics they are made of live in `utils/rank_correlation.py`,
-`utils/noise_ceiling.py` and `utils/prediction_metrics.py`, and are meant to be imported from here. A
-correlation that does not exist (constant column, too few images) is NaN here, an empty cell in the tables,
-and a warning that names the reason.
+`paired_difference` compares them. The statistics they are made of live in the other modules of `utils/statistics`, and
+are meant to be imported from here. Images of one subcategory are resampled together (`--cluster`); what intervals and
+p-values would be if all images were independent stands beside, in the columns that end in ``_independent``. A
+correlation that does not exist (constant column, too few images) is NaN here, an empty cell in the tables, and a
+warning that names the reason.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from utils.statistics.bootstrap import percentile_interval, resampled_rank_correlations
+from utils.statistics.clusters import PLURALS, Clustering, find_clusters, say_few
 from utils.statistics.noise_ceiling import COUNT_COLUMNS, noise_ceiling, score_ceiling
+from utils.statistics.partial_correlation import bootstrap_partial_spearman, partial_spearman
 from utils.statistics.prediction_metrics import classification_metrics, regression_metrics
 from utils.statistics.rank_correlation import (
     SpearmanBootstrap,
-    bootstrap_partial_spearman,
     bootstrap_spearman,
     false_discovery_q,
-    group_codes,
     mean_interval,
-    p_value,
-    partial_spearman,
     spearman,
     within_group_spearman,
 )
+from utils.statistics.resampling import MIN_CLUSTERS, Resampler, correlate_resampled
+from utils.statistics.row_statistics import (
+    COVARIATES,
+    MIN_IMAGES,
+    MIN_SUBCATEGORY,
+    Options,
+    block_statistics,
+    complete_blocks,
+)
 
 __all__ = [
+    "MIN_IMAGES",
+    "MIN_SUBCATEGORY",
     "SpearmanBootstrap",
+    "add_q",
     "bootstrap_partial_spearman",
     "bootstrap_spearman",
     "classification_metrics",
     "correlation_rows",
     "correlations_by_category",
     "false_discovery_q",
+    "find_clusters",
     "mean_interval",
     "noise_ceiling",
     "paired_difference",
@@ -53,9 +63,8 @@ __all__ = [
 
 log = logging.getLogger("memorability")
 
-MIN_IMAGES = 10  # below this neither rho nor its interval says anything
-MIN_SUBCATEGORY = 10  # smaller subcategories are left out of the pooled within-subcategory rho
-CORRELATION_COLUMNS = [
+INDEPENDENT = "images are independent"  # the value of `cluster` for the columns of before there were clusters
+INDEPENDENT_COLUMNS = [
     "measure",
     "target",
     "n",
@@ -77,6 +86,30 @@ CORRELATION_COLUMNS = [
     "sd",
     "median",
 ]
+HELD_CONSTANT = ("within_category", "within_subcategory", "given_covariates")
+_FIVE = ("rho", "ci_low", "ci_high", "p", "q")
+CORRELATION_COLUMNS = [
+    *("measure", "target", "n", "cluster", "clusters"),
+    *("rho", "se", "ci_low", "ci_high", "p", "q", "p_equivalence"),
+    *("se_independent", "ci_low_independent", "ci_high_independent", "p_independent"),
+    *("se_fixed_categories", "ci_low_fixed_categories", "ci_high_fixed_categories"),
+    *("resamples", "seed"),
+    *(f"{name}_within_category" for name in _FIVE),
+    *("ci_low_within_category_independent", "ci_high_within_category_independent"),
+    *(f"{name}_within_subcategory" for name in _FIVE),
+    "n_within_subcategory",
+    "covariates",
+    *(f"{name}_given_covariates" for name in _FIVE),
+    *("ceiling", "ci_low_ceiling", "ci_high_ceiling"),
+    *("rho_over_ceiling", "ci_low_rho_over_ceiling", "ci_high_rho_over_ceiling"),
+    *("ceiling_within_category", "rho_within_category_over_ceiling"),
+    *("mean", "sd", "median"),
+]
+DIFFERENCE_COLUMNS = [
+    *("measure_a", "measure_b", "n", "cluster", "clusters", "rho_a", "rho_b", "difference"),
+    *("ci_low", "ci_high", "p", "q"),
+    *("ci_low_independent", "ci_high_independent", "p_independent"),
+]
 
 
 def correlation_rows(
@@ -91,6 +124,8 @@ def correlation_rows(
     seed: int = 0,
     splits: int = 50,
     min_images: int = MIN_IMAGES,
+    cluster: str | None = INDEPENDENT,
+    covariates: Sequence[str] = COVARIATES,
 ) -> pd.DataFrame:
     """Evaluate measures against one or more targets: the one table of statistics every stage reports.
 
@@ -108,18 +143,35 @@ def correlation_rows(
         seed: seed of resampling and splits.
         splits: number of random splits behind the noise ceiling.
         min_images: a pair with fewer images is left empty.
+        cluster: what is resampled together (``--cluster``): ``subcategory``, ``group``, ``none``, or None for
+            subcategories where the frame has them (`find_clusters`). INDEPENDENT gives INDEPENDENT_COLUMNS alone.
+        covariates: columns held constant for `rho_given_covariates`, those of them that the frame has.
 
     Returns:
         A row per target and measure with CORRELATION_COLUMNS; undefined statistics are NaN and named in a
-        warning. q is taken over all rows; `rho_over_ceiling` keeps rho's sign; sd has n - 1.
+        warning. Each q is taken over all rows (`add_q` takes it over smaller families); `rho_over_ceiling` keeps
+        rho's sign; sd has n - 1.
 
     Raises:
         ValueError: a column is absent or holds infinite values.
+        UserError: the frame does not have the clusters asked for.
     """
-    options = _Options(category, subcategory, tuple(counts), resamples, seed, splits, min_images)
+    clustering = _clustering(frame, cluster)
+    options = Options(
+        clustering,
+        category,
+        subcategory,
+        tuple(counts),
+        tuple(covariates),
+        resamples,
+        seed,
+        splits,
+        min_images,
+    )
     table = _correlation_table(frame, measures, target, options)
+    say_few(clustering, frame)
     _warn_undefined(_why_undefined(frame, table, min_images))
-    return table
+    return table[INDEPENDENT_COLUMNS] if cluster == INDEPENDENT else table
 
 
 def correlations_by_category(
@@ -134,6 +186,8 @@ def correlations_by_category(
     seed: int = 0,
     splits: int = 50,
     min_images: int = MIN_IMAGES,
+    cluster: str | None = INDEPENDENT,
+    covariates: Sequence[str] = COVARIATES,
 ) -> pd.DataFrame:
     """Evaluate measures inside each category; the noise ceiling is the category's own.
 
@@ -148,17 +202,30 @@ def correlations_by_category(
         seed: seed of resampling and splits.
         splits: number of random splits behind the noise ceiling.
         min_images: a category with fewer images is left empty.
+        cluster: as for `correlation_rows`.
+        covariates: as for `correlation_rows`.
 
     Returns:
-        `category` and the columns of `correlation_rows` without the within-category ones; q over the whole
-        table.
+        `category` and the columns of `correlation_rows` without those that hold the category constant; q over the
+        whole table.
 
     Raises:
         ValueError: a column is absent, holds infinite values, or no image has a category.
+        UserError: the frame does not have the clusters asked for.
     """
+    options = Options(
+        _clustering(frame, cluster),
+        None,
+        subcategory,
+        tuple(counts),
+        tuple(covariates),
+        resamples,
+        seed,
+        splits,
+        min_images,
+    )
     parts, reasons = [], []
-    for name, part in frame.groupby(_labels(frame, category), sort=True):
-        options = _Options(None, subcategory, tuple(counts), resamples, seed, splits, min_images)
+    for name, part in frame.groupby(frame[category].where(frame[category] != ""), sort=True):
         table = _correlation_table(part, measures, target, options)
         reasons += _why_undefined(part, table, min_images, f" in {name}")
         table.insert(0, "category", name)
@@ -166,9 +233,34 @@ def correlations_by_category(
     if not parts:
         raise ValueError(f"expected a category for at least one image in column {category}, found none")
     _warn_undefined(reasons)
-    whole = pd.concat(parts, ignore_index=True)
-    whole["q"] = false_discovery_q(whole["p"])
-    return whole.drop(columns=[name for name in whole if name.endswith("within_category")])
+    _say_few_categories(parts, options.clustering)
+    whole = add_q(pd.concat(parts, ignore_index=True))
+    if cluster == INDEPENDENT:
+        whole = whole[["category", *INDEPENDENT_COLUMNS]]
+    return whole.drop(columns=[name for name in whole if "within_category" in name or "fixed_categ" in name])
+
+
+def add_q(table: pd.DataFrame, family: Sequence[str] = ()) -> pd.DataFrame:
+    """Put Benjamini-Hochberg q values beside the p-values of a table, one family of tests per claim.
+
+    Args:
+        table: with any of the columns `p`, `p_within_category`, `p_within_subcategory`, `p_given_covariates`, each a
+            claim of its own. p-values of independent images and of equivalence have no q.
+        family: columns whose values part the rows into families; all rows are one when empty.
+
+    Returns:
+        The table with `q...` for each of them; existing columns are filled in their place.
+    """
+    names = [name for name in ("p", *(f"p_{kind}" for kind in HELD_CONSTANT)) if name in table.columns]
+    found = {}
+    for name in names:
+        p = table[name].astype(np.float64)
+        if family:
+            groups = [table[column] for column in family]
+            found[f"q{name[1:]}"] = p.groupby(groups, sort=False, dropna=False).transform(false_discovery_q)
+        else:
+            found[f"q{name[1:]}"] = false_discovery_q(p)
+    return table.assign(**found)
 
 
 def paired_difference(
@@ -179,13 +271,14 @@ def paired_difference(
     resamples: int = 1000,
     seed: int = 0,
     min_images: int = MIN_IMAGES,
+    cluster: str | None = INDEPENDENT,
 ) -> pd.DataFrame:
     """Compare how strongly two measures of the same images correlate with a target, for many pairs.
 
     Both rhos of a pair come from the same resamples of the images that have both measures, so what the
     measures share does not widen the interval of their difference. p is twice the smaller tail of the
     resampled differences around 0 (with one added to both counts, hence never 0); its smallest value is 2 /
-    (resamples + 1).
+    (resamples + 1). With few clusters both come from the jackknife (`utils.statistics.resampling`).
 
     Args:
         frame: one row per image.
@@ -194,12 +287,18 @@ def paired_difference(
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
         min_images: a pair with fewer common images is left empty.
+        cluster: as for `correlation_rows`; INDEPENDENT leaves out the columns on clusters.
 
     Returns:
-        A row per pair: `measure_a, measure_b, n, rho_a, rho_b, difference` (rho_a - rho_b), `ci_low, ci_high,
-        p, q, resamples, seed`; q over all pairs.
+        A row per pair: `measure_a, measure_b, n, cluster, clusters, rho_a, rho_b, difference` (rho_a - rho_b),
+        `ci_low, ci_high, p, q, ci_low_independent, ci_high_independent, p_independent, resamples, seed`; q over all
+        pairs.
+
+    Raises:
+        UserError: the frame does not have the clusters asked for.
     """
     pairs = list(pairs)
+    clustering = _clustering(frame, cluster)
     present = frame[[target]].notna().to_numpy()[:, 0]
     by_rows: dict[bytes, list[tuple[str, str]]] = {}
     for a, b in pairs:
@@ -208,160 +307,95 @@ def paired_difference(
     found = {}
     for key, members in by_rows.items():
         block = frame.loc[np.frombuffer(key, dtype=bool)]
-        found.update(_block_differences(block, members, target, resamples, seed, min_images))
-    columns = ["measure_a", "measure_b", "n", "rho_a", "rho_b", "difference", "ci_low", "ci_high", "p"]
-    table = pd.DataFrame([found[pair] for pair in pairs], columns=columns)
-    table["q"] = false_discovery_q(table["p"])
-    return table.assign(resamples=resamples, seed=seed)
+        if len(block) >= min_images:
+            found.update(_block_differences(block, members, target, clustering, resamples, seed))
+        else:
+            found.update(dict.fromkeys(members, {"n": len(block)}))
+    rows = [{"measure_a": a, "measure_b": b, **found[a, b]} for a, b in pairs]
+    table = pd.DataFrame(rows).reindex(columns=DIFFERENCE_COLUMNS)
+    table = add_q(table).assign(resamples=resamples, seed=seed, cluster=clustering.unit)
+    if cluster == INDEPENDENT:
+        return table.drop(columns=[name for name in table if "cluster" in name or "independent" in name])
+    return table
 
 
-@dataclass(frozen=True)
-class _Options:
-    """The settings of one table of correlations."""
-
-    category: str | None
-    subcategory: str | None
-    counts: tuple[str, ...]
-    resamples: int
-    seed: int
-    splits: int
-    min_images: int
+def _clustering(frame: pd.DataFrame, cluster: str | None) -> Clustering:
+    return find_clusters(frame, "none" if cluster == INDEPENDENT else cluster)
 
 
 def _correlation_table(
-    frame: pd.DataFrame, measures: Sequence[str], target: str | Sequence[str], options: _Options
+    frame: pd.DataFrame, measures: Sequence[str], target: str | Sequence[str], options: Options
 ) -> pd.DataFrame:
     """Return the rows of `correlation_rows`, warnings apart."""
     targets = [target] if isinstance(target, str) else list(target)
     rows: dict[tuple[str, str], dict] = {}
-    for some_targets, some_measures, usable in _complete_blocks(frame, targets, measures):
+    for some_targets, some_measures, usable in complete_blocks(frame, targets, measures):
         block = frame.loc[usable]
-        values = _block_statistics(block, some_targets, some_measures, options)
+        values = block_statistics(block, some_targets, some_measures, options)
         for (t, name), (k, measure) in itertools.product(enumerate(some_targets), enumerate(some_measures)):
             column = block[measure].astype(np.float64)
             rows[name, measure] = {
-                **{key: value[t, k] for key, value in values.items()},
+                **{
+                    key: value[t, k] if isinstance(value, np.ndarray) else value
+                    for key, value in values.items()
+                },
                 "measure": measure,
                 "target": name,
-                "n": len(block),
                 "mean": column.mean(),
                 "sd": column.std(),
                 "median": column.median(),
             }
     table = pd.DataFrame([rows[pair] for pair in itertools.product(targets, measures)])
-    table = table.assign(resamples=options.resamples, seed=options.seed)
-    table["q"] = false_discovery_q(table["p"])
-    table["rho_over_ceiling"] = table["rho"] / table["ceiling"]
-    return table[CORRELATION_COLUMNS]
-
-
-def _complete_blocks(
-    frame: pd.DataFrame, targets: Sequence[str], measures: Sequence[str]
-) -> Iterator[tuple[list[str], list[str], np.ndarray]]:
-    """Yield the targets and measures that are present on the same images, with those images' mask.
-
-    Columns that share their missing cells share one draw of resamples and one ranking.
-    """
-    absent = [name for name in [*targets, *measures] if name not in frame.columns]
-    if absent:
-        raise ValueError(
-            f"expected columns {', '.join(absent)}; the table has {', '.join(map(str, frame.columns))}"
-        )
-    families: list[dict[bytes, list[str]]] = [{}, {}]
-    for names, family in zip((targets, measures), families, strict=True):
-        for name in names:
-            values = frame[name].to_numpy(dtype=np.float64)
-            if np.isinf(values).any():
-                raise ValueError(
-                    f"expected finite numbers in column {name}, got {int(np.isinf(values).sum())} infinite"
-                )
-            family.setdefault((~np.isnan(values)).tobytes(), []).append(name)
-    for target_mask, some_targets in families[0].items():
-        for measure_mask, some_measures in families[1].items():
-            both = np.frombuffer(target_mask, dtype=bool) & np.frombuffer(measure_mask, dtype=bool)
-            yield some_targets, some_measures, both
-
-
-def _block_statistics(
-    block: pd.DataFrame, targets: list[str], measures: list[str], options: _Options
-) -> dict[str, np.ndarray]:
-    """Return (targets, measures) arrays of rho, p, the intervals, the within-group rhos and the ceiling."""
-    empty = np.full((len(targets), len(measures)), np.nan)
-    values = {"rho": empty, "p": empty, "ci_low": empty, "ci_high": empty, "ceiling": empty}
-    if len(block) >= options.min_images:
-        rho, low, high = _rho_and_interval(block, targets, measures, None, options)
-        values = {"rho": rho, "p": p_value(rho, len(block) - 2), "ci_low": low, "ci_high": high}
-        ceilings = [score_ceiling(block, t, options.counts, options.splits, options.seed) for t in targets]
-        values["ceiling"] = np.repeat(np.array(ceilings)[:, None], len(measures), axis=1)
-    within_names = ("rho_within_category", "ci_low_within_category", "ci_high_within_category")
-    values |= dict.fromkeys((*within_names, "rho_within_subcategory"), empty)
-    alike = _grouped(block, options.category, fewest=2)
-    if len(alike) >= options.min_images:
-        within = _rho_and_interval(alike, targets, measures, options.category, options)
-        values |= dict(zip(within_names, within, strict=True))
-    alike = _grouped(block, options.subcategory, fewest=MIN_SUBCATEGORY)
-    values["n_within_subcategory"] = np.full(empty.shape, len(alike))
-    if len(alike) >= options.min_images:
-        # No interval: drawn with replacement, groups this small repeat images and shift the resampled rho.
-        unsampled = replace(options, resamples=0)
-        rho, *_ = _rho_and_interval(alike, targets, measures, options.subcategory, unsampled)
-        values["rho_within_subcategory"] = rho
-    return values
-
-
-def _labels(frame: pd.DataFrame, column: str) -> pd.Series:
-    """Return group labels with empty text, as tables are read, taken for what it is: no label."""
-    return frame[column].where(frame[column] != "")
-
-
-def _grouped(block: pd.DataFrame, column: str | None, fewest: int) -> pd.DataFrame:
-    """Return the images in groups of at least `fewest`; none where fewer than two such groups exist.
-
-    With a single group the within-group rho would repeat rho while claiming that something was held constant.
-    """
-    if column is None or column not in block.columns:
-        return block.iloc[:0]
-    labels = _labels(block, column)
-    sizes = labels.value_counts()
-    kept = sizes.index[sizes >= fewest]
-    return block[labels.isin(kept)] if len(kept) >= 2 else block.iloc[:0]
-
-
-def _rho_and_interval(
-    block: pd.DataFrame, targets: list[str], measures: list[str], groups: str | None, options: _Options
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (targets, measures) arrays of rho and both ends of its interval."""
-    x, y = (block[names].to_numpy(dtype=np.float64) for names in (targets, measures))
-    codes = None if groups is None else group_codes(block[groups], len(block))
-    rho, samples = resampled_rank_correlations(x, y, options.resamples, options.seed, codes)
-    low, high = percentile_interval(samples)
-    return rho, np.where(np.isnan(rho), np.nan, low), np.where(np.isnan(rho), np.nan, high)
+    table = table.assign(resamples=options.resamples, seed=options.seed).reindex(columns=CORRELATION_COLUMNS)
+    return add_q(table.assign(covariates=table["covariates"].fillna("")))
 
 
 def _block_differences(
     block: pd.DataFrame,
     pairs: list[tuple[str, str]],
     target: str,
+    clustering: Clustering,
     resamples: int,
     seed: int,
-    min_images: int,
-) -> dict[tuple[str, str], list]:
+) -> dict[tuple[str, str], dict[str, float]]:
     """Return the cells of `paired_difference`, n to p, for pairs that share their complete rows."""
     names = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
     place = {name: position for position, name in enumerate(names)}
-    if len(block) < min_images:
-        return {pair: [*pair, len(block), *[np.nan] * 6] for pair in pairs}
     x, y = block[[target]].to_numpy(dtype=np.float64), block[names].to_numpy(dtype=np.float64)
-    rho, samples = resampled_rank_correlations(x, y, resamples, seed)
-    cells = {}
-    for a, b in pairs:
-        gaps = samples[:, 0, place[a]] - samples[:, 0, place[b]]
-        rho_a, rho_b = rho[0, place[a]], rho[0, place[b]]
-        low, high = percentile_interval(gaps)
-        tail = min((gaps <= 0).sum(), (gaps >= 0).sum())
-        p = min(1.0, 2 * (tail + 1) / (resamples + 1)) if np.isfinite(low) else np.nan
-        cells[a, b] = [a, b, len(block), rho_a, rho_b, rho_a - rho_b, float(low), float(high), p]
+    resampler = clustering.resampler(block, resamples, seed)
+    kinds = {"": resampler}
+    if resampler.clusters is not None:
+        kinds["_independent"] = Resampler(len(block), resamples, seed)
+    cells: dict[tuple[str, str], dict[str, float]] = {
+        pair: {"n": len(block), "clusters": resampler.units} for pair in pairs
+    }
+    for kind, scheme in kinds.items():
+        rho, samples = correlate_resampled(x, y, scheme)
+        for a, b in pairs:
+            rho_a, rho_b = rho[0, place[a]], rho[0, place[b]]
+            gaps = samples[:, 0, place[a]] - samples[:, 0, place[b]]
+            low, high = scheme.interval(rho_a - rho_b, gaps)
+            p = scheme.p_of_zero(rho_a - rho_b, gaps)
+            cells[a, b] |= {"rho_a": rho_a, "rho_b": rho_b, "difference": rho_a - rho_b}
+            cells[a, b] |= {f"ci_low{kind}": float(low), f"ci_high{kind}": float(high), f"p{kind}": float(p)}
+    if resampler.clusters is None:
+        for found in cells.values():
+            found |= {f"{name}_independent": found[name] for name in ("ci_low", "ci_high", "p")}
     return cells
+
+
+def _say_few_categories(parts: list[pd.DataFrame], clustering: Clustering) -> None:
+    """Say once in which categories there are too few clusters for an interval."""
+    if clustering.labels is None:
+        return
+    few = [part["category"].iloc[0] for part in parts if part["clusters"].max() < MIN_CLUSTERS]
+    if few:
+        log.warning(
+            "Fewer than %d %s in %s: intervals and p-values stay empty there but for those of independent images.",
+            MIN_CLUSTERS,
+            PLURALS[clustering.unit],
+            ", ".join(few),
+        )
 
 
 def _why_undefined(frame: pd.DataFrame, table: pd.DataFrame, min_images: int, where: str = "") -> list[str]:

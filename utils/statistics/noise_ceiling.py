@@ -13,13 +13,16 @@ import numpy as np
 import pandas as pd
 
 from utils.core.names import HALF_PATTERN
+from utils.statistics.bootstrap import make_ranking, rank_correlations
 from utils.statistics.rank_correlation import spearman
+from utils.statistics.resampling import Resampler
 
 log = logging.getLogger("memorability")
 
 CORRECTED_SCORE = "memorability_w_fa_correction"
 HIT_RATE = "memorability_wo_fa_correction"
 COUNT_COLUMNS = ("hits", "false_alarms", "n_resp")
+INTERVAL_SPLITS = 10  # splits behind the interval of a ceiling: more of them hardly move it
 SCORE_TOLERANCE = 0.00501  # scores may be printed with two decimals; a larger gap means another formula
 
 
@@ -238,6 +241,77 @@ def score_ceiling(
     """
     found = score_reliability(frame, target, counts, splits, seed)
     return float("nan") if found is None else float(found["ceiling"])
+
+
+def resampled_ceiling(
+    frame: pd.DataFrame,
+    target: str,
+    resampler: Resampler,
+    *,
+    strata: np.ndarray | None = None,
+    counts: Sequence[str] = COUNT_COLUMNS,
+    splits: int = 50,
+    seed: int = 0,
+) -> tuple[float, np.ndarray] | None:
+    """Return the noise ceiling of a score column, and what it becomes in each resample of the images.
+
+    In a resample the halves of 10 splits are correlated anew; their mean is shifted by what it lacks on the data itself
+    to the mean over all splits, and stepped up as usual. From the same resampler as a rho, the ceilings are paired with
+    its resamples, so that the interval of rho over ceiling follows.
+
+    Args:
+        frame: one row per image of the resampler, as for `score_reliability`.
+        target: the score column.
+        resampler: how the images are resampled.
+        strata: (n,) codes 0..g-1 of groups held constant; the halves are then ranked inside them, which gives the
+            ceiling of a within-group rho.
+        counts: names of the columns with hits, false alarms and responses.
+        splits: number of random splits of the counts; published halves are taken as they are.
+        seed: seed of the splits.
+
+    Returns:
+        Ceiling in (0, 1], NaN where the halves do not correlate positively, and (resamples,) ceilings; None where
+        neither counts nor halves explain the score.
+    """
+    found = _halves(frame, target, counts, splits, seed)
+    if found is None:
+        return None
+    first, second, usable = found
+    inside = None if strata is None else np.unique(strata[usable], return_inverse=True)[1]
+    pairs = [
+        tuple([make_ranking(half, inside)] for half in halves)
+        for halves in zip(first.T, second.T, strict=True)
+    ]
+
+    def mean_rho(counts_of_images: np.ndarray, some: list) -> np.ndarray:
+        drawn = counts_of_images[:, usable]
+        return np.mean([rank_correlations(x, y, drawn)[:, 0, 0] for x, y in some], axis=0)
+
+    used = pairs[:INTERVAL_SPLITS]
+    everything = np.ones((1, len(frame)))
+    whole, part = (float(mean_rho(everything, some)[0]) for some in (pairs, used))
+    _, drawn = resampler.evaluate(lambda counts_of_images: mean_rho(counts_of_images, used), columns=2)
+    return float(_root_of_reliability(np.array(whole))), _root_of_reliability(drawn + whole - part)
+
+
+def _halves(
+    frame: pd.DataFrame, target: str, counts: Sequence[str], splits: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return (m, splits) scores of both halves and the (n,) mask of the m images that can be split."""
+    known = counts_behind(frame, target, counts)
+    if known is None:
+        published = halves_behind(frame, target)
+        return None if published is None else (*published, np.ones(len(frame), dtype=bool))
+    kinds, responses = _check_counts(known["hits"], known["false_alarms"], known["n_resp"], known["column"])
+    rng = np.random.default_rng(seed)
+    drawn = np.stack([_split(kinds, responses, rng) for _ in range(splits)], axis=-1)
+    return drawn[0], drawn[1], known["n_resp"] >= 2
+
+
+def _root_of_reliability(half_rho: np.ndarray) -> np.ndarray:
+    """Return the ceiling that follows from the rho of halves; NaN where it is not positive."""
+    positive = np.where(half_rho > 0, half_rho, np.nan)
+    return np.sqrt(2 * positive / (1 + positive))
 
 
 def _check_counts(

@@ -1,6 +1,6 @@
 """How good a prediction of memorability is: regression and above/below metrics with intervals.
 
-Resamples are counts per image (`utils/bootstrap.py`), so every metric of a resample is a weighted one and
+Resamples are counts per image (`utils/statistics/resampling.py`), so every metric of a resample is a weighted one and
 nothing is copied.
 """
 
@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from utils.statistics.bootstrap import make_ranking, percentile_interval, rank_correlations, resample_counts
+from utils.statistics.bootstrap import make_ranking, rank_correlations
+from utils.statistics.rank_correlation import rho_p
+from utils.statistics.resampling import Resampler, Statistic, bca_interval, leave_one_out
 
 log = logging.getLogger("memorability")
 
 METRIC_COLUMNS = ["metric", "value", "ci_low", "ci_high", "n"]
+CLUSTER_COLUMNS = ["ci_low_independent", "ci_high_independent", "p", "p_independent"]
+CORRELATIONS = ("spearman", "spearman_within_category")
+SKEWED = ("r2", "ap")  # metrics whose percentile interval is too narrow at small n
 
 
 def regression_metrics(
@@ -25,6 +31,8 @@ def regression_metrics(
     resamples: int = 1000,
     seed: int = 0,
     groups: Sequence | None = None,
+    clusters: np.ndarray | None = None,
+    bca_below: int = 0,
 ) -> pd.DataFrame:
     """Return Spearman's rho, MSE, MAE and R2 of a prediction, with 95 % percentile bootstrap intervals.
 
@@ -35,11 +43,16 @@ def regression_metrics(
             for every model.
         seed: seed of the resampling.
         groups: (n,) labels (categories); adds `spearman_within_category`, pooled over the groups.
+        clusters: (n,) codes 0..G-1 of images that are resampled together, or None for single images.
+        bca_below: with fewer images (or clusters) the interval of R2 is the bias-corrected and accelerated one,
+            which covers where the percentile one does not.
 
     Returns:
         Columns `metric, value, ci_low, ci_high, n`, a row each for `spearman` (larger is better), `mse`,
         `mae` (smaller is better), `r2` (1 - MSE / variance of the observed; negative is worse than their
-        mean), and `spearman_within_category` with groups. Undefined values are NaN and named in a warning.
+        mean), and `spearman_within_category` with groups. With clusters also CLUSTER_COLUMNS: the interval of
+        independent images, and the p-value of a correlation either way. Undefined values are NaN and named in a
+        warning.
 
     Raises:
         ValueError: lengths differ, or a value is missing or infinite.
@@ -58,12 +71,25 @@ def regression_metrics(
 
     def evaluate(counts: np.ndarray) -> np.ndarray:
         rhos = [rank_correlations(x, y, counts)[:, 0, 0] for x, y in rankings]
-        mse, mae, shift, square = (counts @ errors / len(observed)).T
+        mse, mae, shift, square = (counts @ errors / counts.sum(axis=1, keepdims=True)).T
         r2 = 1 - _ratio(mse, square - shift**2)
         return np.stack([rhos[0], mse, mae, r2, *rhos[1:]], axis=1)
 
     names = ["spearman", "mse", "mae", "r2", "spearman_within_category"][: 3 + len(rankings)]
-    return _with_intervals(names, evaluate, len(observed), resamples, seed)
+    plan = _Plan(len(observed), resamples, seed, clusters, bca_below)
+    table = _with_intervals(names, evaluate, plan)
+    if clusters is None:
+        return table
+    at = table.set_index("metric")["value"]
+    for name, some in (("p", clusters), ("p_independent", None)):
+        found = {
+            metric: float(
+                rho_p(observed[:, None], predicted[:, None], np.array([[at[metric]]]), some, s, seed)[0, 0]
+            )
+            for metric, s in zip(CORRELATIONS, strata, strict=False)
+        }
+        table[name] = table["metric"].map(found).astype(np.float64)
+    return table
 
 
 def classification_metrics(
@@ -72,6 +98,8 @@ def classification_metrics(
     threshold: float,
     resamples: int = 1000,
     seed: int = 0,
+    clusters: np.ndarray | None = None,
+    bca_below: int = 0,
 ) -> pd.DataFrame:
     """Return how well a score tells images above a cut from those below, with 95 % bootstrap intervals.
 
@@ -81,12 +109,15 @@ def classification_metrics(
         threshold: an image counts as predicted above where `score > threshold`.
         resamples: number of bootstrap resamples of the images.
         seed: seed of the resampling.
+        clusters: (n,) codes 0..G-1 of images that are resampled together, or None for single images.
+        bca_below: with fewer images (or clusters) the interval of AP is the bias-corrected and accelerated one,
+            which covers where the percentile one does not.
 
     Returns:
         Columns `metric, value, ci_low, ci_high, n`, a row each for `auc` (area under the ROC curve, ties
         counting one half), `ap` (average precision), `accuracy`, `precision`, `recall`, `specificity`, `f1`;
         all in [0, 1], larger is better. A metric that does not exist (no image of one class, none predicted
-        above) is NaN and named in a warning.
+        above) is NaN and named in a warning. With clusters also the interval of independent images.
 
     Raises:
         ValueError: lengths differ, a score is missing or infinite, or the truth is not boolean (or 0 and 1).
@@ -105,11 +136,11 @@ def classification_metrics(
         tp, fp, fn, tn = (counts @ cells).T
         auc, ap = _ranking_metrics(counts[:, descending], above[descending], starts)
         precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
-        accuracy, f1 = (tp + tn) / len(score), _ratio(2 * tp, 2 * tp + fp + fn)
+        accuracy, f1 = (tp + tn) / counts.sum(axis=1), _ratio(2 * tp, 2 * tp + fp + fn)
         return np.stack([auc, ap, accuracy, precision, recall, _ratio(tn, tn + fp), f1], axis=1)
 
     names = ["auc", "ap", "accuracy", "precision", "recall", "specificity", "f1"]
-    return _with_intervals(names, evaluate, len(score), resamples, seed)
+    return _with_intervals(names, evaluate, _Plan(len(score), resamples, seed, clusters, bca_below))
 
 
 def _ranking_metrics(
@@ -127,19 +158,50 @@ def _ranking_metrics(
     return _ratio(wins, n_positive * n_negative), _ratio(gained, n_positive)
 
 
-def _with_intervals(names: list[str], evaluate: object, n: int, resamples: int, seed: int) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Plan:
+    """How the images of one table of metrics are resampled."""
+
+    n: int
+    resamples: int
+    seed: int
+    clusters: np.ndarray | None
+    bca_below: int
+
+    def interval(self, names: list[str], evaluate: Statistic, resampler: Resampler) -> tuple[np.ndarray, ...]:
+        """Return value and both ends of the interval of every metric."""
+        value, samples = resampler.evaluate(evaluate)
+        low, high = resampler.interval(value, samples)
+        bent = np.isin(names, CORRELATIONS)
+        ends = resampler.interval(value, samples, correlation=True)
+        low, high = (np.where(bent, a, b) for a, b in zip(ends, (low, high), strict=True))
+        skewed = np.isin(names, SKEWED)
+        if resampler.scheme == "bootstrap" and skewed.any() and 2 < resampler.units < self.bca_below:
+            left_out = leave_one_out(evaluate, self.n, resampler.clusters)
+            ends = bca_interval(value, samples, left_out)
+            low, high = (np.where(skewed, a, b) for a, b in zip(ends, (low, high), strict=True))
+        return value, low, high
+
+
+def _with_intervals(names: list[str], evaluate: Statistic, plan: _Plan) -> pd.DataFrame:
     """Return metrics and their intervals; `evaluate` maps (b, n) counts to (b, metrics) values."""
-    value = evaluate(np.ones((1, n)))[0]
-    samples = [evaluate(counts) for counts in resample_counts(n, resamples, seed)]
-    low, high = percentile_interval(np.concatenate([np.empty((0, len(names))), *samples]))
-    low, high = (np.where(np.isnan(value), np.nan, end) for end in (low, high))
+    alone = Resampler(plan.n, plan.resamples, plan.seed)
+    value, low, high = plan.interval(names, evaluate, alone)
     undefined = [name for name, known in zip(names, np.isfinite(value), strict=True) if not known]
     if undefined:
         log.warning(
             "undefined and left empty: %s (constant values, or a class without images)", ", ".join(undefined)
         )
-    rows = {"metric": names, "value": value, "ci_low": low, "ci_high": high, "n": n}
-    return pd.DataFrame(rows, columns=METRIC_COLUMNS)
+    rows = {"metric": names, "value": value, "ci_low": low, "ci_high": high, "n": plan.n}
+    table = pd.DataFrame(rows, columns=METRIC_COLUMNS)
+    if plan.clusters is None:
+        return table
+    _, low_together, high_together = plan.interval(
+        names, evaluate, Resampler(plan.n, plan.resamples, plan.seed, plan.clusters)
+    )
+    return table.assign(
+        ci_low=low_together, ci_high=high_together, ci_low_independent=low, ci_high_independent=high
+    )
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Rank correlations with intervals: plain, within groups, partial; false discovery rate; mean.
+"""Rank correlations with intervals: plain and within groups; false discovery rate; mean.
 
-Known answers are scipy's; intervals are 95 % percentile bootstrap intervals in which the columns of a row are
-resampled together (`utils/bootstrap.py`). What does not exist (a constant column) is NaN.
+Known answers are scipy's; intervals are 95 % intervals in which the columns of a row are resampled together
+(`utils/statistics/bootstrap.py`), single images or whole clusters (`utils/statistics/resampling.py`). What does not
+exist (a constant column) is NaN.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from utils.statistics.bootstrap import percentile_interval, resample_counts, resampled_rank_correlations
+from utils.statistics.bootstrap import make_ranking, resampled_rank_correlations
+from utils.statistics.cluster_tests import cluster_robust_p
+from utils.statistics.resampling import Resampler, correlate_resampled
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,12 @@ def within_group_spearman(x: np.ndarray, y: np.ndarray, groups: Sequence) -> flo
 
 
 def bootstrap_spearman(
-    x: np.ndarray, y: np.ndarray, resamples: int = 1000, seed: int = 0, groups: Sequence | None = None
+    x: np.ndarray,
+    y: np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: Sequence | None = None,
+    clusters: np.ndarray | None = None,
 ) -> SpearmanBootstrap:
     """Return Spearman's rho of x with y, or with every column of y, and its bootstrap interval.
 
@@ -98,6 +106,8 @@ def bootstrap_spearman(
             has n - groups - 1 degrees of freedom. Groups should hold 50 images or more: a resample of a
             small group repeats images, which lowers its rho (by 0.018 for groups of 20 and rho 0.46, 0.006 for
             groups of 75), and the interval with it.
+        clusters: (n,) codes 0..G-1 of images that are resampled together, or None for single images; interval and p
+            are then those of `utils.statistics.resampling` and `utils.statistics.cluster_tests`.
 
     Returns:
         A `SpearmanBootstrap`; its fields are numbers for a vector `y` and (k,) arrays for a matrix.
@@ -108,77 +118,54 @@ def bootstrap_spearman(
     vector = np.ndim(y) == 1
     x, y = as_matrices(x, y)
     codes = None if groups is None else group_codes(groups, len(x))
-    rho, samples = resampled_rank_correlations(x, y, resamples, seed, codes)
-    low, high = percentile_interval(samples)
-    lost = 2 if codes is None else int(codes.max(initial=0)) + 2
-    p = p_value(rho, len(x) - lost)
+    resampler = Resampler(len(x), resamples, seed, clusters)
+    rho, samples = correlate_resampled(x, y, resampler, codes)
+    low, high = resampler.interval(rho, samples, correlation=True)
+    p = rho_p(x, y, rho, clusters, codes, seed)
     pick = (0, 0) if vector else 0
     values = [float(part[pick]) if vector else part[pick] for part in (rho, low, high, p)]
     return SpearmanBootstrap(*values, len(x), resamples, seed, samples[:, 0, 0] if vector else samples[:, 0])
 
 
-def partial_spearman(x: np.ndarray, y: np.ndarray, covariates: np.ndarray) -> tuple[float, float]:
-    """Return the partial rank correlation of x and y with the covariates held constant.
-
-    The ranks of x and of y are regressed on the ranks of the covariates (with intercept); the residuals are
-    correlated.
-
-    Args:
-        x: (n,) finite numbers.
-        y: (n,) finite numbers.
-        covariates: (n,) or (n, k) finite numbers.
-
-    Returns:
-        rho in [-1, 1] and its two-sided p-value from Student's t with n - 2 - k degrees of freedom; both NaN
-        where x or y is constant or follows from the covariates.
-
-    Raises:
-        ValueError: lengths differ, or a value is missing or infinite.
-    """
-    x, y, covariates = as_matrices(x, y, covariates)
-    ranks = stats.rankdata(np.hstack([x, y, covariates]), axis=0)
-    design = np.column_stack([np.ones(len(ranks)), ranks[:, 2:] - ranks[:, 2:].mean(axis=0, keepdims=True)])
-    both = ranks[:, :2] - ranks[:, :2].mean(axis=0)
-    residuals = both - design @ np.linalg.lstsq(design, both, rcond=None)[0]
-    spread = np.sqrt((residuals**2).sum(axis=0))
-    if (spread <= 1e-9 * np.sqrt((both**2).sum(axis=0))).any():
-        return float("nan"), float("nan")
-    rho = float(np.clip(residuals[:, 0] @ residuals[:, 1] / spread.prod(), -1, 1))
-    return rho, float(p_value(rho, len(x) - 2 - covariates.shape[1]))
-
-
-def bootstrap_partial_spearman(
-    x: np.ndarray, y: np.ndarray, covariates: np.ndarray, resamples: int = 1000, seed: int = 0
-) -> SpearmanBootstrap:
-    """Return the partial rank correlation of `partial_spearman` with its bootstrap interval.
+def rho_p(
+    x: np.ndarray,
+    y: np.ndarray,
+    rho: np.ndarray,
+    clusters: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return the two-sided p-value of every x column's rank correlation with every y column.
 
     Args:
-        x: (n,) finite numbers.
-        y: (n,) finite numbers.
-        covariates: (n,) or (n, k) finite numbers, held constant.
-        resamples: number of bootstrap resamples of the images.
-        seed: seed of the resampling.
-
-    Returns:
-        A `SpearmanBootstrap` of plain numbers.
-
-    Raises:
-        ValueError: lengths differ, or a value is missing or infinite.
+        x: (n, t) finite numbers.
+        y: (n, k) finite numbers.
+        rho: (t, k) their rank correlations, inside the strata where there are any.
+        clusters: (n,) codes of images that hang together, or None: Student's t then, as in scipy.
+        strata: (n,) codes of the groups held constant, or None.
+        seed: seed of the wild draws with few clusters.
     """
-    x, y, covariates = as_matrices(x, y, covariates)
-    rho, p = partial_spearman(x[:, 0], y[:, 0], covariates)
-    columns = np.hstack([x, y, covariates])
-    _, matrices = resampled_rank_correlations(columns, columns, resamples, seed)
-    samples = np.full(resamples, np.nan)
-    # Partial correlations are entries of the scaled inverse; singular resamples have none.
-    usable = np.isfinite(matrices).all(axis=(1, 2))
-    usable[usable] = np.linalg.cond(matrices[usable]) < 1e12
-    inverse = np.linalg.inv(matrices[usable])
-    samples[usable] = -inverse[:, 0, 1] / np.sqrt(inverse[:, 0, 0] * inverse[:, 1, 1])
-    low, high = (float(end) for end in percentile_interval(samples))
-    if np.isnan(rho):
-        low = high = float("nan")
-    return SpearmanBootstrap(rho, low, high, p, len(x), resamples, seed, samples)
+    if clusters is None:
+        lost = 2 if strata is None else int(strata.max(initial=0)) + 2
+        return p_value(rho, len(x) - lost)
+    one = np.ones((1, len(x)))
+    x_ranks, y_ranks = (
+        [make_ranking(column, strata).centred_ranks(one)[0] for column in matrix.T] for matrix in (x, y)
+    )
+    # Ranks centred in their strata have no constant left to estimate; a wild draw whose clusters share a stratum has.
+    nuisance = None if strata is None else _dummies(strata, clusters)
+    p = [[cluster_robust_p(a, b, clusters, nuisance, seed) for b in y_ranks] for a in x_ranks]
+    return np.where(np.isnan(rho), np.nan, p)
+
+
+def _dummies(strata: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Return a column of 0 and 1 per stratum that several clusters share, and one for all others together."""
+    pairs = np.unique(np.column_stack([strata, clusters]), axis=0)
+    shared = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
+    columns = [strata == stratum for stratum in shared]
+    if len(shared) <= strata.max():
+        columns.append(~np.isin(strata, shared))
+    return np.column_stack(columns).astype(np.float64)
 
 
 def false_discovery_q(p_values: Sequence[float]) -> np.ndarray:
@@ -199,27 +186,34 @@ def false_discovery_q(p_values: Sequence[float]) -> np.ndarray:
     return q
 
 
-def mean_interval(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> dict[str, float | int]:
-    """Return the mean of a column with its 95 % percentile bootstrap interval.
+def mean_interval(
+    values: np.ndarray, resamples: int = 1000, seed: int = 0, clusters: np.ndarray | None = None
+) -> dict[str, float | int]:
+    """Return the mean of a column with its 95 % bootstrap interval.
 
     Args:
         values: (n,) numbers; missing ones are left out.
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
+        clusters: (n,) codes of images that are resampled together, or None for single images.
 
     Returns:
         `mean`, `ci_low`, `ci_high`, `sd` (n - 1), `median`, `n`, `resamples`, `seed`; the interval is NaN for
-        n < 2.
+        n < 2 and with fewer than 3 clusters.
     """
     values = np.asarray(values, dtype=np.float64)
-    values = values[np.isfinite(values)]
+    known = np.isfinite(values)
+    values = values[known]
     n = len(values)
+    if clusters is not None:
+        clusters = np.unique(np.asarray(clusters)[known], return_inverse=True)[1]
     result = {"mean": np.nan, "ci_low": np.nan, "ci_high": np.nan, "sd": np.nan, "median": np.nan}
     if n:
         result.update(mean=float(values.mean()), median=float(np.median(values)))
     if n >= 2:
-        means = np.concatenate([counts @ values / n for counts in resample_counts(n, resamples, seed)])
-        low, high = percentile_interval(means)
+        resampler = Resampler(n, resamples, seed, clusters)
+        mean, means = resampler.evaluate(lambda counts: counts @ values / counts.sum(axis=1))
+        low, high = resampler.interval(mean, means)
         result.update(ci_low=float(low), ci_high=float(high), sd=float(values.std(ddof=1)))
     return {**result, "n": n, "resamples": resamples, "seed": seed}
 

@@ -1,0 +1,598 @@
+"""Dependence: what is resampled together, intervals and p-values of clustered images, their size and coverage."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+from simulated import draw_clustered, memcat_sizes, population_rho
+from sklearn.metrics import average_precision_score, r2_score
+
+from utils.core.errors import UserError
+from utils.statistics import bootstrap, cluster_tests, resampling
+from utils.statistics.cluster_tests import cluster_robust_p
+from utils.statistics.clusters import find_clusters
+from utils.statistics.correlation_tables import (
+    CORRELATION_COLUMNS,
+    add_q,
+    bootstrap_spearman,
+    classification_metrics,
+    correlation_rows,
+    correlations_by_category,
+    mean_interval,
+    paired_difference,
+    partial_spearman,
+    regression_metrics,
+    score_ceiling,
+)
+from utils.statistics.noise_ceiling import ceiling_from_halves, resampled_ceiling
+from utils.statistics.partial_correlation import partial_cluster_p, partial_correlations
+from utils.statistics.rank_correlation import rho_p, within_group_spearman
+from utils.statistics.resampling import Resampler, bca_interval, correlate_resampled, leave_one_out
+
+UNEVEN = np.array([3, 1, 4, 2, 6, 5, 2])
+
+
+def codes_of(sizes):
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def rows_of(counts):
+    """The rows a resample consists of, one by one."""
+    return np.repeat(np.arange(len(counts)), counts.astype(int))
+
+
+def many(clusters=60, seed=0):
+    """Enough clusters for the bootstrap."""
+    return draw_clustered(np.random.default_rng(seed), np.resize(UNEVEN, clusters), 0.5, 0.6, 0.3)
+
+
+def frame_of(x, y, codes, **columns):
+    names = np.array([f"s{code:03d}" for code in codes])
+    return pd.DataFrame({"memorability": y, "loss": x, "category": "all", "subcategory": names, **columns})
+
+
+# --- what is drawn -------------------------------------------------------------------------------
+
+
+def test_whole_clusters_are_drawn_together(monkeypatch):
+    codes = codes_of(np.resize(UNEVEN, 60))
+    plan = Resampler(len(codes), 30, 4, codes)
+    counts = np.concatenate(list(plan.counts()))
+    assert (plan.scheme, counts.shape) == ("bootstrap", (30, len(codes)))
+    per_cluster = counts[:, np.unique(codes, return_index=True)[1]]
+    assert (counts == per_cluster[:, codes]).all()
+    assert (per_cluster.sum(axis=1) == 60).all()
+    assert len(np.unique(counts.sum(axis=1))) > 1, "the number of images varies with the clusters drawn"
+    monkeypatch.setattr(bootstrap, "BLOCK_VALUES", 500)
+    monkeypatch.setattr(resampling, "BLOCK_VALUES", 500)
+    assert np.array_equal(np.concatenate(list(plan.counts())), counts)
+
+
+def test_clusters_are_drawn_inside_their_strata():
+    codes = codes_of(np.resize(UNEVEN, 60))
+    within = np.arange(60) % 3
+    plan = Resampler(len(codes), 20, 0, codes, within)
+    for counts in np.concatenate(list(plan.counts())):
+        per_cluster = counts[np.unique(codes, return_index=True)[1]]
+        assert [per_cluster[within == stratum].sum() for stratum in range(3)] == [20, 20, 20]
+
+
+def test_few_clusters_are_left_out_one_by_one():
+    codes = codes_of(UNEVEN)
+    plan = Resampler(len(codes), 1000, 0, codes)
+    counts = np.concatenate(list(plan.counts()))
+    assert plan.scheme == "jackknife"
+    assert np.array_equal(counts, (codes[None, :] != np.arange(7)[:, None]).astype(float))
+    assert Resampler(4, 100, 0, np.array([0, 0, 1, 1])).scheme == "nothing"
+    assert not list(Resampler(4, 100, 0, np.array([0, 0, 1, 1])).counts())
+
+
+def test_cluster_bootstrap_is_the_plain_loop_over_clusters():
+    x, y, codes = many()
+    y = np.round(y, 1)  # ties
+    plan = Resampler(len(x), 25, 7, codes)
+    rho, samples = correlate_resampled(x[:, None], y[:, None], plan)
+    assert rho[0, 0] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    for counts, value in zip(np.concatenate(list(plan.counts())), samples[:, 0, 0], strict=True):
+        rows = rows_of(counts)
+        assert value == pytest.approx(stats.spearmanr(x[rows], y[rows]).statistic, abs=1e-12)
+    low, high = plan.interval(rho, samples)
+    assert (low[0, 0], high[0, 0]) == tuple(np.quantile(samples[:, 0, 0], [0.025, 0.975]))
+
+
+def test_jackknife_interval_by_hand():
+    rng = np.random.default_rng(0)
+    codes = codes_of(UNEVEN)
+    x = rng.normal(size=len(codes))
+    y = x + rng.normal(size=len(codes))
+    plan = Resampler(len(x), 1000, 0, codes)
+    rho, samples = correlate_resampled(x[:, None], y[:, None], plan)
+    low, high = plan.interval(rho, samples, correlation=True)
+    z = [np.arctanh(stats.spearmanr(x[codes != g], y[codes != g]).statistic) for g in range(7)]
+    se = np.sqrt(6 / 7 * ((z - np.mean(z)) ** 2).sum())
+    reach = stats.t.ppf(0.975, 6) * se
+    z_all = np.arctanh(stats.spearmanr(x, y).statistic)
+    assert (low[0, 0], high[0, 0]) == pytest.approx((np.tanh(z_all - reach), np.tanh(z_all + reach)))
+    p = plan.p_of_zero(rho, samples, correlation=True)[0, 0]
+    assert p == pytest.approx(2 * stats.t.sf(abs(z_all / se), 6))
+
+
+def test_leaving_out_without_numbers_gives_no_interval():
+    codes = np.array([0, 0, 1, 1, 2, 2])
+    x, y = np.array([1.0, 2, 1, 1, 1, 1]), np.arange(6.0)
+    plan = Resampler(6, 100, 0, codes)
+    rho, samples = correlate_resampled(x[:, None], y[:, None], plan)
+    assert np.isfinite(rho).all()
+    assert np.isnan(samples[0]).all(), "without cluster 0 nothing varies"
+    assert np.isnan(plan.interval(rho, samples, correlation=True)).all()
+
+
+# --- p-values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strata", [None, 3])
+def test_cluster_robust_p_is_that_of_statsmodels(strata):
+    x, y, codes = many(90, seed=2)
+    design = np.ones((len(x), 1)) if strata is None else np.eye(strata)[codes % strata]
+    ranks = stats.rankdata(np.column_stack([x, y]), axis=0)
+    fitted = sm.OLS(ranks[:, 1], np.column_stack([ranks[:, 0], design])).fit(
+        cov_type="cluster", cov_kwds={"groups": codes}, use_t=True
+    )
+    assert cluster_robust_p(ranks[:, 0], ranks[:, 1], codes, design) == pytest.approx(
+        fitted.pvalues[0], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("clusters", [7, 20])
+def test_wild_bootstrap_is_that_of_regressions_fitted_anew(monkeypatch, clusters):
+    monkeypatch.setattr(cluster_tests, "WILD_DRAWS", 200)
+    x, y, codes = draw_clustered(np.random.default_rng(5), np.resize(UNEVEN, clusters), 0.5, 0.5, 0.2)
+    ranks = stats.rankdata(np.column_stack([x, y]), axis=0)
+    design = np.eye(2)[codes % 2]
+    weights = [-1.0, 1.0] if clusters >= 12 else cluster_tests.WEBB_WEIGHTS.ravel()
+    drawn = np.random.default_rng(3).choice(weights, (200, clusters))
+
+    def t_of(values):
+        fitted = sm.OLS(values, np.column_stack([ranks[:, 0], design])).fit(
+            cov_type="cluster", cov_kwds={"groups": codes}, use_t=True
+        )
+        return abs(fitted.tvalues[0])
+
+    null = sm.OLS(ranks[:, 1], design).fit()
+    t = t_of(ranks[:, 1])
+    count = sum(t_of(null.fittedvalues + null.resid * row[codes]) >= t * (1 - 1e-9) for row in drawn)
+    got = cluster_robust_p(ranks[:, 0], ranks[:, 1], codes, design, seed=3)
+    assert got == pytest.approx((count + 1) / 201)
+
+
+def test_webb_weights_have_mean_zero_and_variance_one():
+    weights = cluster_tests.WEBB_WEIGHTS
+    assert weights.size == 6
+    assert weights.mean() == pytest.approx(0, abs=1e-12)
+    assert (weights**2).mean() == pytest.approx(1)
+
+
+def test_p_of_what_cannot_be_tested():
+    x, y = np.arange(8.0), np.array([1.0, 3, 2, 4, 6, 5, 8, 7])
+    assert np.isnan(cluster_robust_p(x, y, np.array([0, 0, 0, 0, 1, 1, 1, 1])))
+    assert np.isnan(cluster_robust_p(x, np.ones(8), np.arange(8) // 2))
+    assert np.isnan(cluster_robust_p(x, y, np.arange(8) // 2, np.column_stack([np.ones(8), x])))
+    assert cluster_robust_p(x, x, np.arange(8) // 2) < 0.1
+
+
+def false_positives(function, sizes, simulations, seed):
+    rng = np.random.default_rng(seed)
+    return np.mean([function(*draw_clustered(rng, sizes, 0.5)) < 0.05 for _ in range(simulations)])
+
+
+def own_p(x, y, codes):
+    return float(rho_p(x[:, None], y[:, None], np.array([[0.0]]), codes)[0, 0])
+
+
+@pytest.mark.parametrize(("clusters", "simulations"), [(134, 1200), (27, 600), (8, 600)])
+def test_clustered_null_is_rejected_as_often_as_it_should(monkeypatch, clusters, simulations):
+    monkeypatch.setattr(cluster_tests, "WILD_DRAWS", 399)
+    sizes = np.random.default_rng(1).permutation(memcat_sizes(divide=10)[0])[:clusters]
+    assert 0.03 <= false_positives(own_p, sizes, simulations, seed=clusters) <= 0.07
+
+
+def test_independent_p_rejects_the_clustered_null_far_too_often():
+    sizes, _ = memcat_sizes(divide=2)
+    found = false_positives(lambda x, y, _: stats.spearmanr(x, y).pvalue, sizes, 200, seed=0)
+    assert found > 0.4
+
+
+def test_within_category_null_is_rejected_as_often_as_it_should(monkeypatch):
+    monkeypatch.setattr(cluster_tests, "WILD_DRAWS", 399)
+    sizes, category = memcat_sizes(divide=10)
+
+    def p(x, y, codes):
+        strata = category[codes]
+        level = np.arange(5.0)[strata]  # categories differ in both, which must not pass for an effect
+        return float(
+            rho_p(x[:, None] + level[:, None], y[:, None] - level[:, None], np.array([[0.0]]), codes, strata)[
+                0, 0
+            ]
+        )
+
+    assert 0.03 <= false_positives(p, sizes, 800, seed=3) <= 0.07
+
+
+def test_partial_null_is_rejected_as_often_as_it_should():
+    rng = np.random.default_rng(8)
+    sizes, _ = memcat_sizes(divide=15)
+    z, _, _ = draw_clustered(rng, sizes, 0.5)  # drives both, and is held constant
+    assert (
+        0.03 <= false_positives(lambda x, y, c: partial_cluster_p(x + z, y + z, z, c), sizes, 800, 8) <= 0.07
+    )
+
+
+def test_difference_null_is_rejected_as_often_as_it_should():
+    rng = np.random.default_rng(9)
+    sizes, _ = memcat_sizes(divide=30)
+    found = []
+    for seed in range(250):
+        x, y, codes = draw_clustered(rng, sizes, 0.5)
+        other, _, _ = draw_clustered(rng, sizes, 0.5)
+        frame = frame_of(y + x, y, codes, b=y + other)  # equally good measures of y
+        row = paired_difference(frame, [("loss", "b")], resamples=199, seed=seed, cluster="subcategory").iloc[
+            0
+        ]
+        found.append(row["p"] < 0.05)
+    # 3 to 7 % and what 250 simulations leave open; benchmarks/coverage.py runs enough of them
+    assert 0.02 <= np.mean(found) <= 0.08
+
+
+# --- coverage ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clusters", "simulations"), [(134, 250), (27, 300), (5, 300)])
+def test_clustered_interval_covers_the_known_rho(clusters, simulations):
+    truth = population_rho(0.5 * 0.6 + 0.5 * 0.3)
+    rng = np.random.default_rng(clusters)
+    sizes = rng.permutation(memcat_sizes(divide=20)[0])[:clusters]
+    covered = 0
+    for seed in range(simulations):
+        x, y, codes = draw_clustered(rng, sizes, 0.5, 0.6, 0.3)
+        found = bootstrap_spearman(x, y, 200, seed, clusters=codes)
+        covered += found.ci_low <= truth <= found.ci_high
+    assert 0.93 <= covered / simulations <= 0.975
+
+
+# --- held constant, ceilings, means, predictions -------------------------------------------------
+
+
+def test_partial_correlations_of_clusters_are_the_plain_loop():
+    x, y, codes = many(seed=3)
+    z = np.column_stack([np.round(x + y), codes % 3 == 0]).astype(float)
+    plan = Resampler(len(x), 15, 2, codes)
+    rho, samples = partial_correlations(x[:, None], np.column_stack([y, y**3 + x]), z, plan)
+    assert rho[0, 0] == pytest.approx(partial_spearman(x, y, z)[0], abs=1e-12)
+    for counts, value in zip(np.concatenate(list(plan.counts())), samples, strict=True):
+        rows = rows_of(counts)
+        assert value[0, 0] == pytest.approx(partial_spearman(x[rows], y[rows], z[rows])[0], abs=1e-9)
+        assert value[0, 1] == pytest.approx(partial_spearman(x[rows], (y**3 + x)[rows], z[rows])[0], abs=1e-9)
+
+
+def test_a_covariate_that_a_resample_lacks_holds_nothing_constant_there():
+    rng = np.random.default_rng(0)
+    codes = codes_of(np.full(60, 3))
+    x, y = rng.normal(size=(2, 180))
+    rare = (codes == 0).astype(float)[:, None]
+    _, samples = partial_correlations(x[:, None], y[:, None], rare, Resampler(180, 40, 0, codes))
+    assert np.isfinite(samples).all()
+
+
+def test_ceiling_of_resamples_is_the_ceiling_of_their_rows():
+    rng = np.random.default_rng(4)
+    codes = codes_of(np.full(60, 4))
+    responses = np.full(240, 40)
+    hits = rng.binomial(responses, rng.uniform(0.3, 0.9, 60)[codes])
+    frame = pd.DataFrame({"memorability": hits / 40, "hits": hits, "n_resp": responses})
+    plan = Resampler(240, 12, 0, codes)
+    ceiling, drawn = resampled_ceiling(frame, "memorability", plan, splits=5, seed=9)
+    assert ceiling == pytest.approx(score_ceiling(frame, splits=5, seed=9), abs=1e-12)
+    # The same halves, from the function that draws them one split at a time.
+    halves = []
+    rng = np.random.default_rng(9)
+    for _ in range(5):
+        first = rng.hypergeometric(hits, responses - hits, 20)
+        halves.append((first / 20, (hits - first) / 20))
+    for counts, value in zip(np.concatenate(list(plan.counts())), drawn, strict=True):
+        rows = rows_of(counts)
+        mean = np.mean([stats.spearmanr(a[rows], b[rows]).statistic for a, b in halves])
+        assert value == pytest.approx(np.sqrt(2 * mean / (1 + mean)), abs=0.02)
+
+
+def test_ceiling_of_published_halves_has_an_interval_and_one_within_categories():
+    rng = np.random.default_rng(1)
+    codes = codes_of(np.full(60, 6))
+    level = np.repeat([0.0, 0.3], 180)
+    truth = rng.normal(0.5, 0.05, 360) + level
+    halves = {f"half{h}_split{s:02d}": truth + rng.normal(0, 0.05, 360) for s in (1, 2) for h in (1, 2)}
+    frame = frame_of(truth, np.mean(list(halves.values()), axis=0), codes, **halves)
+    frame["category"] = np.where(level > 0, "b", "a")
+    row = correlation_rows(frame, ["loss"], resamples=200, cluster="subcategory").iloc[0]
+    first, second = (np.column_stack([halves[f"half{h}_split{s:02d}"] for s in (1, 2)]) for h in (1, 2))
+    assert row["ceiling"] == pytest.approx(ceiling_from_halves(first, second)["ceiling"])
+    assert row["ci_low_ceiling"] < row["ceiling"] < row["ci_high_ceiling"]
+    assert row["ci_low_rho_over_ceiling"] < row["rho_over_ceiling"] < row["ci_high_rho_over_ceiling"]
+    inside = np.mean([within_group_spearman(first[:, k], second[:, k], frame["category"]) for k in (0, 1)])
+    assert row["ceiling_within_category"] == pytest.approx(np.sqrt(2 * inside / (1 + inside)))
+    assert row["ceiling_within_category"] < row["ceiling"] - 0.02
+    assert row["rho_within_category_over_ceiling"] == pytest.approx(
+        row["rho_within_category"] / row["ceiling_within_category"]
+    )
+
+
+def test_mean_of_clusters_has_the_interval_of_clusters():
+    rng = np.random.default_rng(2)
+    codes = codes_of(np.full(60, 30))
+    values = rng.normal(size=60)[codes] + 0.1 * rng.normal(size=1800)
+    alone, together = mean_interval(values), mean_interval(values, clusters=codes)
+    assert alone["mean"] == together["mean"]
+    widths = [found["ci_high"] - found["ci_low"] for found in (alone, together)]
+    assert widths[1] / widths[0] == pytest.approx(np.sqrt(30), rel=0.15)
+    values[codes == 3] = np.nan
+    assert mean_interval(values, clusters=codes)["n"] == 1770
+    assert np.isnan(mean_interval(values[:60], clusters=codes[:60])["ci_low"]), "two clusters"
+
+
+def test_prediction_metrics_of_clusters_are_those_of_the_drawn_rows():
+    x, y, codes = many(seed=6)
+    above = y > 0.1
+    plan = Resampler(len(x), 20, 5, codes)
+    table = regression_metrics(y, x, 20, 5, clusters=codes).set_index("metric")
+    cut = classification_metrics(above, x, 0.0, 20, 5, clusters=codes).set_index("metric")
+    drawn = [rows_of(counts) for counts in np.concatenate(list(plan.counts()))]
+    for found, values in (
+        (table.loc["r2"], [r2_score(y[rows], x[rows]) for rows in drawn]),
+        (table.loc["mse"], [((y - x)[rows] ** 2).mean() for rows in drawn]),
+        (cut.loc["ap"], [average_precision_score(above[rows], x[rows]) for rows in drawn]),
+        (cut.loc["accuracy"], [(above == (x > 0))[rows].mean() for rows in drawn]),
+    ):
+        assert (found["ci_low"], found["ci_high"]) == pytest.approx(
+            tuple(np.quantile(values, [0.025, 0.975]))
+        )
+    plain = regression_metrics(y, x, 20, 5).set_index("metric")
+    assert table["ci_low_independent"].equals(plain["ci_low"])
+    assert table.loc["spearman", "p_independent"] == pytest.approx(stats.spearmanr(x, y).pvalue)
+    assert table.loc["spearman", "p"] == pytest.approx(own_p(y, x, codes))
+    assert np.isnan(table.loc["mse", "p"])
+
+
+def test_bca_interval_is_that_of_scipy():
+    x = np.random.default_rng(3).exponential(size=25)
+
+    def variance(counts):
+        mean = counts @ x / counts.sum(axis=1)
+        return counts @ x**2 / counts.sum(axis=1) - mean**2
+
+    estimate, samples = Resampler(25, 8000, 1).evaluate(variance)
+    low, high = bca_interval(estimate, samples, leave_one_out(variance, 25))
+    reference = stats.bootstrap((x,), np.var, method="BCa", n_resamples=8000, rng=2).confidence_interval
+    assert (low, high) == pytest.approx((reference.low, reference.high), rel=0.03)
+    percentile = np.quantile(samples, [0.025, 0.975])
+    assert low > percentile[0] * 1.05
+    assert high > percentile[1] * 1.05
+
+
+def test_leaving_out_clusters_leaves_out_all_their_images():
+    codes = codes_of(UNEVEN)
+    got = leave_one_out(lambda counts: counts, len(codes), codes)
+    assert np.array_equal(got, (codes[None, :] != np.arange(7)[:, None]).astype(float))
+    assert leave_one_out(lambda counts: counts.sum(axis=1), 5).tolist() == [4.0] * 5
+
+
+def test_bca_serves_small_samples_where_the_percentile_interval_fails():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=25)
+    y = 0.6 * x + 0.8 * rng.normal(size=25)
+    plain, bent = (regression_metrics(y, x, 300, bca_below=n).set_index("metric") for n in (0, 30))
+    assert plain.loc["r2", "ci_low"] != bent.loc["r2", "ci_low"]
+    assert plain.drop("r2").equals(bent.drop("r2"))
+    assert regression_metrics(y, x, 300, bca_below=25).set_index("metric").equals(plain)
+
+
+# --- a row of the tables -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clustered_frame():
+    rng = np.random.default_rng(11)
+    sizes, category = memcat_sizes(divide=10)
+    x, y, codes = draw_clustered(rng, sizes, 0.5, 0.6, 0.3)
+    frame = frame_of(x, y, codes, pixel_count=rng.integers(1, 9, len(x)) * 1e5)
+    frame["source"] = rng.choice(["coco", "sun", "imagenet"], len(x))
+    return frame.assign(category=np.array(list("abcde"))[category[codes]], other=y + rng.normal(size=len(x)))
+
+
+def test_a_row_holds_every_interval_beside_the_others(clustered_frame):
+    table = correlation_rows(clustered_frame, ["loss", "other"], resamples=150, cluster=None)
+    assert list(table.columns) == CORRELATION_COLUMNS
+    row = table.iloc[0]
+    codes = pd.factorize(clustered_frame["subcategory"])[0]
+    x, y = clustered_frame["loss"].to_numpy(), clustered_frame["memorability"].to_numpy()
+    together, alone = bootstrap_spearman(y, x, 150, clusters=codes), bootstrap_spearman(y, x, 150)
+    assert (row["cluster"], row["clusters"], row["n"]) == ("subcategory", 134, len(x))
+    assert (row["ci_low"], row["ci_high"], row["p"]) == (together.ci_low, together.ci_high, together.p)
+    assert (row["ci_low_independent"], row["p_independent"]) == (alone.ci_low, alone.p)
+    assert row["se"] == pytest.approx(together.samples.std(ddof=1))
+    assert row["se"] > row["se_fixed_categories"] * 0.8 > row["se_independent"]
+    inside = bootstrap_spearman(y, x, 150, groups=clustered_frame["category"], clusters=codes)
+    assert (row["rho_within_category"], row["p_within_category"]) == (inside.rho, inside.p)
+    assert (row["ci_low_within_category"], row["ci_high_within_category"]) == (inside.ci_low, inside.ci_high)
+    single = bootstrap_spearman(y, x, 150, groups=clustered_frame["category"])
+    assert row["ci_low_within_category_independent"] == single.ci_low
+    assert (
+        row["ci_low_within_subcategory"] < row["rho_within_subcategory"] < row["ci_high_within_subcategory"]
+    )
+    dummies = pd.get_dummies(clustered_frame["source"]).to_numpy(float)[:, 1:]
+    held = np.column_stack([clustered_frame["pixel_count"], dummies])
+    assert row["rho_given_covariates"] == pytest.approx(partial_spearman(x, y, held)[0])
+    assert row["covariates"] == "pixel_count, source"
+    for kind in ("", "_within_category", "_within_subcategory", "_given_covariates"):
+        expected = stats.false_discovery_control(table[f"p{kind}"].to_numpy())
+        assert table[f"q{kind}"].to_numpy() == pytest.approx(expected)
+
+
+def test_without_clusters_the_interval_is_the_independent_one(clustered_frame):
+    row = correlation_rows(clustered_frame, ["loss"], resamples=50, cluster="none").iloc[0]
+    old = correlation_rows(clustered_frame, ["loss"], resamples=50).iloc[0]
+    assert (row["cluster"], row["clusters"]) == ("image", len(clustered_frame))
+    for name in ("rho", "p", "ci_low", "ci_high", "ci_low_within_category", "rho_within_subcategory"):
+        assert row[name] == old[name], name
+    assert (row["ci_low"], row["p"]) == (row["ci_low_independent"], row["p_independent"])
+    assert np.isnan(row["ci_low_within_subcategory"])
+    assert np.isnan(row["ci_low_fixed_categories"])
+
+
+def test_equivalence_is_two_one_sided_tests():
+    codes = codes_of(np.full(200, 5))
+    x, y, _ = draw_clustered(np.random.default_rng(5), np.full(200, 5), 0.1)
+    plan = Resampler(1000, 400, 0, codes)
+    rho, samples = correlate_resampled(x[:, None], y[:, None], plan)
+    se = np.arctanh(samples).std(ddof=1)
+    z, bound = np.arctanh(rho[0, 0]), np.arctanh(0.1)
+    expected = max(stats.t.sf((bound - z) / se, 199), stats.t.sf((z + bound) / se, 199))
+    assert plan.p_of_equivalence(rho, samples, 0.1)[0, 0] == pytest.approx(expected)
+    assert expected < 0.05
+    assert plan.p_of_equivalence(np.array([[0.1]]), samples, 0.1)[0, 0] == pytest.approx(0.5)
+    assert plan.p_of_equivalence(np.array([[-0.4]]), samples, 0.1)[0, 0] > 0.99
+
+
+def test_categories_have_their_own_clusters(clustered_frame, caplog):
+    table = correlations_by_category(clustered_frame, ["loss"], resamples=30, cluster="subcategory")
+    assert table["clusters"].tolist() == [21, 30, 27, 32, 24]
+    assert not [name for name in table if "within_category" in name or "fixed" in name]
+    few = clustered_frame[clustered_frame["subcategory"] > "s019"]  # two subcategories are left in a
+    alone = few[few["category"] == "a"]
+    assert alone["subcategory"].nunique() == 1
+    table = correlations_by_category(few, ["loss"], resamples=30, cluster="subcategory")
+    assert "Fewer than 3 subcategories in a:" in caplog.text
+    first = table.iloc[0]
+    assert np.isnan([first["ci_low"], first["p"], first["q"]]).all()
+    assert np.isfinite([first["rho"], first["ci_low_independent"], first["p_independent"]]).all()
+
+
+def test_differences_of_clusters(clustered_frame):
+    row = paired_difference(clustered_frame, [("loss", "other")], resamples=100, seed=3, cluster=None).iloc[0]
+    codes = pd.factorize(clustered_frame["subcategory"])[0]
+    y = clustered_frame["memorability"].to_numpy()
+    samples = [
+        bootstrap_spearman(y, clustered_frame[name], 100, 3, clusters=codes).samples
+        for name in ("loss", "other")
+    ]
+    gaps = samples[0] - samples[1]
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(np.quantile(gaps, [0.025, 0.975])))
+    old = paired_difference(clustered_frame, [("loss", "other")], resamples=100, seed=3).iloc[0]
+    assert row["ci_low_independent"] == old["ci_low"]
+    assert row["p_independent"] == old["p"]
+    assert (row["cluster"], row["clusters"]) == ("subcategory", 134)
+
+
+def test_one_family_per_claim():
+    table = pd.DataFrame(
+        {"target": ["a", "a", "b"], "p": [0.01, 0.04, 0.04], "p_within_category": [0.5, 0.1, np.nan]}
+    )
+    whole, parted = add_q(table), add_q(table, ["target"])
+    assert whole["q"].tolist() == pytest.approx([0.03, 0.04, 0.04])
+    assert parted["q"].tolist() == pytest.approx([0.02, 0.04, 0.04])
+    assert parted["q_within_category"].tolist()[:2] == pytest.approx([0.5, 0.2])
+    assert np.isnan(parted["q_within_category"][2])
+
+
+# --- which clusters, and what users get wrong ----------------------------------------------------
+
+
+def images(subcategory, category="c", **columns):
+    return pd.DataFrame({"category": category, "subcategory": subcategory, **columns})
+
+
+def test_default_is_subcategories_where_there_are_some(caplog):
+    caplog.set_level(logging.WARNING, logger="memorability")
+    assert find_clusters(images(["a", "a", "b", "b"])).unit == "subcategory"
+    assert find_clusters(images(["a", "b", "c", "d"])).unit == "image"
+    assert find_clusters(images(["", "", "", ""])).unit == "image"
+    assert find_clusters(pd.DataFrame({"memorability": [1.0, 2.0]})).unit == "image"
+    assert find_clusters(images(["a", "a", "b"]), "none").unit == "image"
+    assert not caplog.records
+    assert find_clusters(images(["a", "a", "a"])).unit == "image"
+    assert (
+        "All 3 images are of one subcategory (a): intervals and p-values take them as independent"
+        in caplog.text
+    )
+
+
+def test_images_without_a_label_stand_alone():
+    frame = images(["a", "a", "", "", "b"], group=["x", "x", None, "y", "y"])
+    assert len(set(find_clusters(frame).codes(frame))) == 4
+    assert find_clusters(frame, "group").codes(frame).tolist() in ([1, 1, 0, 2, 2], [0, 0, 2, 1, 1])
+
+
+def test_a_subcategory_name_in_two_categories_is_two_clusters():
+    frame = images(["other", "other", "other", "bear"], ["animal", "food", "food", "animal"])
+    assert len(set(find_clusters(frame).codes(frame))) == 3
+
+
+@pytest.mark.parametrize(
+    ("frame", "choice", "message"),
+    [
+        (
+            images(["a", "a", "b"]),
+            "group",
+            "--cluster group: no image has a group. To treat images as independent",
+        ),
+        (images(["", "", ""]), "subcategory", "--cluster subcategory: no image has a subcategory"),
+        (
+            images(["a", "b", "c"]),
+            "subcategory",
+            "every subcategory has one image only, nothing is resampled",
+        ),
+        (
+            images(["a", "a", "a"]),
+            "subcategory",
+            "all 3 images are of one subcategory, there is nothing to resample",
+        ),
+        (images(["a", "a"], group=["g", "g"]), "group", "all 2 images are of one group"),
+    ],
+)
+def test_clusters_that_are_not_there_are_named(frame, choice, message):
+    with pytest.raises(UserError, match=message):
+        find_clusters(frame, choice)
+
+
+def test_groups_that_span_categories_are_not_resampled_inside_them(clustered_frame):
+    number = np.arange(len(clustered_frame)) % 60
+    frame = clustered_frame.assign(group=[f"g{k}" for k in number])
+    row = correlation_rows(frame, ["loss"], resamples=30, cluster="group").iloc[0]
+    assert (row["cluster"], row["clusters"]) == ("group", 60)
+    assert np.isfinite([row["ci_low"], row["p"], row["p_within_category"]]).all()
+    assert np.isnan(row["ci_low_fixed_categories"])
+
+
+def test_two_clusters_leave_intervals_empty_and_say_so(caplog):
+    rng = np.random.default_rng(0)
+    frame = images(np.repeat(["a", "b"], 20), memorability=rng.normal(size=40), loss=rng.normal(size=40))
+    row = correlation_rows(frame, ["loss"], resamples=30, cluster=None).iloc[0]
+    assert "The 40 images come from 2 subcategories, at least 3 needed" in caplog.text
+    assert np.isnan([row["ci_low"], row["p"], row["se"], row["p_equivalence"]]).all()
+    assert np.isfinite([row["rho"], row["ci_low_independent"], row["p_independent"]]).all()
+
+
+def test_halves_that_do_not_match_the_images_give_no_ceiling():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"memorability": rng.normal(size=20), "half1_split01": 0.5, "half2_split01": 0.4})
+    assert resampled_ceiling(frame, "memorability", Resampler(20, 10)) is None
+    with pytest.raises(ValueError, match=r"got \(20, 1\) and \(19, 1\)"):
+        ceiling_from_halves(np.zeros((20, 1)), np.zeros((19, 1)))
+
+
+def test_wild_draws_do_not_depend_on_their_blocks(monkeypatch):
+    x, y, codes = draw_clustered(np.random.default_rng(5), np.full(20, 3), 0.5)
+    whole = cluster_robust_p(x, y, codes, seed=1)
+    monkeypatch.setattr(cluster_tests, "BLOCK", 77)
+    assert cluster_robust_p(x, y, codes, seed=1) == whole
