@@ -19,6 +19,7 @@ DESIGNED = {
     "mlp_predict.py",
     "model_interpretation_IG.py",
     "feature_analysis.py",
+    "memorability_steering.py",
     "run_pipeline.py",
 }
 
@@ -87,7 +88,8 @@ def test_user_errors_are_raised_and_not_asserted():
 
 def readme_commands() -> list[str]:
     text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:bash|sh|)\n(.*?)```", text, flags=re.S)
+    # Every block, whatever its language: skipping one would take its end for the beginning of the next.
+    blocks = [block for _, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.S | re.M)]
     lines = [
         line.split("#")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()
     ]

@@ -15,7 +15,7 @@ from PIL import Image
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
 from utils.core.tables import output_file, write_table
-from utils.report.report import FIGURES_EMBEDDED, SCRIPTS, write_report
+from utils.report.report import FIGURES_EMBEDDED, OPTIONAL, SCRIPTS, write_report
 from utils.report.sections import show, show_p, show_range
 from utils.statistics.correlation_tables import correlation_rows
 
@@ -136,7 +136,7 @@ def results(tmp_path: Path) -> Path:
     write(tmp_path, "feature_model", models.assign(ci_low=0.2, ci_high=0.5, r2=0.09))
     Image.effect_noise((1800, 300), 40).convert("RGB").save(tmp_path / "losses.png")
     Image.new("RGB", (600, 300), "white").save(tmp_path / "plain.png")
-    for name in SCRIPTS:
+    for name in SCRIPTS.keys() - set(OPTIONAL):
         write_run(tmp_path, name)
     write_run(tmp_path, "autoencoder_evaluation", ("losses.png", "plain.png", "losses.pdf", "gone.png"))
     return tmp_path

@@ -13,6 +13,7 @@ from utils.core.declarations import (
     loss_evaluation,
     prediction,
     reconstruction,
+    steering,
 )
 from utils.core.declarations.columns import Table
 
@@ -25,6 +26,7 @@ TABLES: dict[str, Table] = {
     **prediction.TABLES,
     **attribution.TABLES,
     **features.TABLES,
+    **steering.TABLES,
 }
 
 

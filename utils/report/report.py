@@ -28,6 +28,7 @@ from utils.report.sections import (
     table_block,
     table_row,
 )
+from utils.report.steering import steering_blocks
 
 REPORT_FILE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -40,7 +41,10 @@ SCRIPTS = {
     "mlp_predict": "Prediction",
     "model_interpretation_IG": "Attribution",
     "feature_analysis": "Image features",
+    "memorability_steering": "Steering (predicted memorability)",
 }
+BLOCKS = {**STAGE_BLOCKS, "memorability_steering": (steering_blocks,)}
+OPTIONAL = ("memorability_steering",)  # no part of the study that `run_pipeline.py` runs; missed by nobody
 TRAINING_LOSS = (
     "lpips-sq"  # the headline is the loss of the fine-tuning, chosen before looking, not the best one
 )
@@ -91,7 +95,11 @@ def write_report(output_path: Path) -> tuple[Path, int]:
 def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
     """Collect everything the template shows."""
     caveats = Caveats(caveat for run in runs.values() for caveat in run.get("caveats", []))
-    sections = [_section(name, output_path, runs.get(name)) for name in SCRIPTS]
+    sections = [
+        _section(name, output_path, runs.get(name))
+        for name in SCRIPTS
+        if name in runs or name not in OPTIONAL
+    ]
     return {
         "title": "What makes these images memorable",
         "subtitle": _subtitle(output_path, runs),
@@ -115,7 +123,10 @@ def _subtitle(output_path: Path, runs: dict[str, dict]) -> str:
     splits = output_file(output_path, "splits")
     images = f"{len(read_table(splits, 'splits')):,} images (splits.csv). " if splits.exists() else ""
     ended = ended.replace("T", " ").removesuffix("+00:00")
-    return f"{images}Last stage ended {ended} UTC. {len(runs)} of {len(SCRIPTS)} stages have run."
+    stages = SCRIPTS.keys() - set(OPTIONAL)
+    return (
+        f"{images}Last stage ended {ended} UTC. {len(stages & runs.keys())} of {len(stages)} stages have run."
+    )
 
 
 def _section(name: str, output_path: Path, run: dict | None) -> dict[str, Any]:
@@ -123,7 +134,7 @@ def _section(name: str, output_path: Path, run: dict | None) -> dict[str, Any]:
     if run is None:
         blocks = [missing_block(f"this stage has not been run. Run: python {name}.py")]
     else:
-        blocks = [block for make in STAGE_BLOCKS.get(name, ()) for block in _safely(make, output_path)]
+        blocks = [block for make in BLOCKS.get(name, ()) for block in _safely(make, output_path)]
         blocks += _figures(output_path, run)
     if run is not None and run.get("status") != "complete":
         blocks.insert(

@@ -1,0 +1,1 @@
+"""Moving a latent code so that its predicted score changes, with the controls that say whether that means anything."""
