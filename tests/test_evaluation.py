@@ -16,6 +16,7 @@ from utils.core.errors import UserError
 from utils.core.names import LOSSES
 from utils.core.tables import output_file, read_table, write_table
 from utils.reconstruction.figures import binned_means, draw_forest, draw_reliability, draw_scatter
+from utils.reconstruction.foreign_table import KEY_NAMES, recognise
 from utils.statistics.correlation_tables import paired_difference, score_ceiling, within_group_spearman
 
 QUICK = ("--resamples", "60", "--splits", "5")
@@ -422,6 +423,60 @@ def test_foreign_scores_win_over_the_score_table_that_adds_categories(tmp_path, 
     assert np.isnan(row.ceiling), "the counts do not explain these scores"
 
 
+def test_foreign_table_keeps_its_own_counts_and_labels(tmp_path, no_figures):
+    """As somebody hands it over: common names in any case, counts and subcategories of its own, no score table."""
+    scores = planted_scores()
+    theirs = pd.DataFrame(
+        {
+            "Image_Name": scores.image_file,
+            "Score": scores.memorability_w_fa_correction,
+            "Loss": planted_losses(scores).mse,
+            "category": scores.category,
+            "subcategory": scores.subcategory,
+            "H": scores.H,
+            "false_alarms": scores.FA,
+            "n_resp": scores.n_resp,
+        }
+    )
+    theirs.to_csv(tmp_path / "theirs.csv", index=False)
+    evaluate(tmp_path / "out", "--table", tmp_path / "theirs.csv")
+    row = results(tmp_path / "out").iloc[0]
+    losses = planted_losses(scores)
+    assert row.measure == "Loss"
+    assert row.rho == pytest.approx(stats.spearmanr(losses.mse, losses.memorability).statistic, abs=1e-8)
+    counted = theirs.rename(columns={"Score": "memorability", "H": "hits"})
+    assert row.ceiling == pytest.approx(score_ceiling(counted, splits=5), rel=1e-8)
+    assert np.isfinite([row.rho_within_category, row.rho_within_subcategory]).all()
+
+
+def test_own_counts_win_over_those_of_the_score_table_that_adds_the_rest(tmp_path, no_figures):
+    scores = planted_scores()
+    scores.to_csv(tmp_path / "scores.csv")
+    halved = scores.assign(H=scores.H // 2, FA=0, n_resp=scores.n_resp // 2)
+    theirs = pd.DataFrame(
+        {
+            "filename": scores.image_file,
+            "score": halved.H / halved.n_resp,
+            "hits": halved.H,
+            "false_alarms": 0,
+            "n_resp": halved.n_resp,
+            "error": planted_losses(scores).mse,
+        }
+    )
+    theirs.to_csv(tmp_path / "theirs.csv", index=False)
+    evaluate(tmp_path / "out", "--table", tmp_path / "theirs.csv", "--scores-csv", tmp_path / "scores.csv")
+    row = results(tmp_path / "out").iloc[0]
+    expected = score_ceiling(theirs.rename(columns={"score": "memorability"}), splits=5)
+    assert row.ceiling == pytest.approx(expected, abs=0.02), "another order of rows, other random halves"
+    assert np.isfinite(row.rho_within_category), "categories come from the score table"
+
+
+def test_a_known_name_wins_over_another_and_case_does_not_matter():
+    assert recognise(["filename", "IMAGE_ID", "Loss"], KEY_NAMES) == "IMAGE_ID"
+    assert recognise(["image_id", "IMAGE_ID"], KEY_NAMES) == "image_id"
+    assert recognise(["a", "b"], KEY_NAMES) is None
+
+
 def test_a_study_is_not_replaced_by_a_foreign_table(study, tmp_path, no_figures):
     planted_losses(planted_scores()).to_csv(tmp_path / "theirs.csv")
     message = refused(study, "--table", tmp_path / "theirs.csv")
@@ -460,6 +515,11 @@ def spoil(frame, column, row, value):
         (lambda f: spoil(f, "image_id", 7, " "), (), "column image_id is empty in line 9"),
         (lambda f: f.rename(columns={"image_id": "name"}), (), "expected a column image_id or image_file"),
         (lambda f: f.drop(columns="memorability"), (), "no score column 'memorability_w_fa_correction'"),
+        (
+            lambda f: f.assign(hits=9, false_alarms=0, n_resp=5),
+            (),
+            "hits and false alarms must be whole numbers between 0 and n_resp; line 2 has hits 9",
+        ),
         (lambda f: f, ("--score-column", "rating"), "there is no score column 'rating'"),
         (
             lambda f: f,

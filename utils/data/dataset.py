@@ -35,6 +35,7 @@ DATASET_COLUMNS = [
     "group",
     "source",
     "memorability",
+    "pixel_count",
     "hits",
     "false_alarms",
     "n_resp",

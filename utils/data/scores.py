@@ -20,6 +20,7 @@ COUNT_COLUMNS = {
     "n_resp": "n_resp",
 }
 
+SIZE_COLUMNS = (("current_height", "current_width"), ("height", "width"))
 LABELS = ("category", "subcategory", "group", "source")
 
 SPLIT_NAMES = {
@@ -84,6 +85,33 @@ def _check_counts(table: pd.DataFrame, path: Path) -> None:
         )
 
 
+def read_counts(frame: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
+    """Return the response counts that a table has: any of ``hits, false_alarms, n_resp``.
+
+    Raises:
+        UserError: If they are no counts, or do not add up.
+    """
+    found = {
+        target: to_numbers(frame[source], path, allow_empty=True)
+        for source, target in COUNT_COLUMNS.items()
+        if source in frame.columns
+    }
+    if len(found) == len(set(COUNT_COLUMNS.values())):
+        _check_counts(pd.DataFrame(found), path)
+    return found
+
+
+def pixel_counts(frame: pd.DataFrame, path: Path) -> pd.Series | None:
+    """Return how many pixels each image has by a table's columns on its size; None where it has none."""
+    if "pixel_count" in frame.columns:
+        return to_numbers(frame["pixel_count"], path, allow_empty=True)
+    for sides in SIZE_COLUMNS:
+        if set(sides) <= set(frame.columns):
+            height, width = (to_numbers(frame[side], path, allow_empty=True) for side in sides)
+            return height * width
+    return None
+
+
 def half_names(frame: pd.DataFrame) -> list[str]:
     """Return the columns that hold published split halves of the score."""
     return [name for name in frame.columns if re.fullmatch(HALF_PATTERN, str(name))]
@@ -110,8 +138,9 @@ def read_scores(
             ``group`` where there is one when left out.
 
     Returns:
-        The table (``image_id, category, subcategory, group, source, memorability, hits, false_alarms, n_resp, split``, and
-        the columns of published halves where there are any, in the file's order) and the name of the score column used.
+        The table (``image_id, category, subcategory, group, source, memorability, pixel_count, hits, false_alarms, n_resp,
+        split``, and the columns of published halves where there are any, in the file's order) and the name of the score
+        column used.
 
     Raises:
         UserError: If columns are missing, scores are not numbers in [-1, 1], or counts do not add up.
@@ -134,11 +163,11 @@ def read_scores(
         table[column] = frame[name_there].str.strip() if name_there in frame.columns else ""
     table["memorability"] = to_numbers(frame[name], path)
     _check_scores(table["memorability"].rename(name), path)
+    table["pixel_count"] = np.nan
     table[["hits", "false_alarms", "n_resp"]] = np.nan
-    for source, target in COUNT_COLUMNS.items():
-        if source in frame.columns:
-            table[target] = to_numbers(frame[source], path, allow_empty=True)
-    _check_counts(table, path)
+    pixels = pixel_counts(frame, path)
+    known = read_counts(frame, path) | ({} if pixels is None else {"pixel_count": pixels})
+    table = table.assign(**known)
     for column in half_names(frame):
         table[column] = to_numbers(frame[column], path, allow_empty=True)
     unknown = sorted(set(table["split"].str.lower()) - SPLIT_NAMES.keys() - {""})
@@ -174,5 +203,5 @@ def _lamem_files(folder: Path) -> list[Path]:
 def _without(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     """Add what a source does not know: empty texts, and no counts."""
     table[list(texts)] = ""
-    table[["hits", "false_alarms", "n_resp"]] = np.nan
+    table[["pixel_count", "hits", "false_alarms", "n_resp"]] = np.nan
     return table

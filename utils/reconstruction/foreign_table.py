@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from utils.core.errors import UserError
 from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES
 from utils.core.run import Run
 from utils.core.tables import read_csv, to_numbers
-from utils.data.scores import half_names
+from utils.data.scores import half_names, pixel_counts, read_counts
 from utils.reconstruction.loss_tables import (
     DEFAULT_FOLDER,
     SCORE_COLUMNS,
@@ -23,14 +24,18 @@ from utils.reconstruction.loss_tables import (
     _read_score_table,
 )
 
-SHARED_LABELS = ("category", "subcategory", "group")
+SHARED_LABELS = ("category", "subcategory", "group", "source")
+KEY_NAMES = ("image_id", "image_file", "image_name", "filename", "file_name", "image", "file", "path")
+LOSS_NAMES = ("loss", "reconstruction_loss", "reconstruction_error", "error")  # where no known loss is there
+SCORE_NAMES = (DEFAULT_SCORE_COLUMN, "memorability", "memorability_score", "score")
 
 
 def read_foreign(run: Run, args: Namespace) -> LossTable:
     """Read any table of losses (`--table`).
 
-    The score, category and subcategory are the table's own where it has those columns; what it lacks, and the
-    response counts, come from the score table if one is named (`--scores-csv`, `--data-dir` or `--sample`).
+    Score, labels (category, subcategory, group, source), response counts and published halves are the table's own where
+    it has those columns; what it lacks comes from the score table if one is named (`--scores-csv`, `--data-dir` or
+    `--sample`). Columns are known by the names in KEY_NAMES, LOSS_NAMES and SCORE_NAMES, in any case.
 
     Args:
         run: The run, which records the inputs.
@@ -40,21 +45,21 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
         The losses under the name of the file.
 
     Raises:
-        UserError: No `image_id` or `image_file` column, no known loss or score column, rows that are missing,
+        UserError: No column that names the images, no known loss or score column, rows that are missing,
             repeated or not numbers, or no image in common with the score table.
     """
     path = args.table
-    text = ["image_id", "image_file", *SHARED_LABELS, CAVEAT_COLUMN]
+    header = list(read_csv(path, nrows=0).columns)
+    key = recognise(header, KEY_NAMES)
+    text = [*([key] if key else []), *SHARED_LABELS, CAVEAT_COLUMN]
     frame = read_csv(path, text_columns=text)
     run.add_input(path)
     run.note_caveats(Caveats.of_table(frame))
-    ids = _key_column(frame, path)
+    ids = _key_column(frame, key, path)
     measures = {f"{path.stem}: {loss}": (path.stem, loss) for loss in _foreign_losses(frame, args, path)}
     numbers = {column: to_numbers(frame[loss], path) for column, (_, loss) in measures.items()}
-    own = frame[[name for name in SHARED_LABELS if name in frame.columns]].copy()
     score_name = _own_score(frame, args.score_column)
-    if score_name is not None:
-        own["memorability"] = to_numbers(frame[score_name], path)
+    own = _own_columns(frame, score_name, path)
     if not (args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_FOLDER):
         if score_name is None:
             raise UserError(
@@ -62,7 +67,7 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
                 f"--score-column, or name a score table with --scores-csv; columns: {', '.join(frame.columns)}."
             )
         own.insert(0, "image_id", ids)
-        scores, where = own.reindex(columns=SCORE_COLUMNS), str(path)
+        scores, where = own.reindex(columns=[*SCORE_COLUMNS, *half_names(own)]), str(path)
     else:
         source, column, group_column = _named_source(args, run.output_path)
         scores = _read_score_table(run, source, _readable_column(source, column, score_name), group_column)
@@ -79,12 +84,32 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
     return LossTable(_join(losses, scores, str(path), where, args), measures)
 
 
-def _key_column(frame: pd.DataFrame, path: Path) -> pd.Series:
+def recognise(header: list[str], names: Sequence[str]) -> str | None:
+    """Return the column of a table that has one of these names, the first of them first, spelled in any case."""
+    lower = {str(column).strip().lower(): column for column in reversed(header)}
+    return next((lower[name] for name in names if name in lower), None)
+
+
+def _own_columns(frame: pd.DataFrame, score_name: str | None, path: Path) -> pd.DataFrame:
+    """Return what a foreign table itself says of its images: labels, score, counts, halves, size."""
+    own = frame[[name for name in SHARED_LABELS if name in frame.columns]].copy()
+    if score_name is not None:
+        own["memorability"] = to_numbers(frame[score_name], path)
+    counts = read_counts(frame, path)
+    for column in (*counts, *half_names(frame)):
+        own[column] = (
+            counts[column] if column in counts else to_numbers(frame[column], path, allow_empty=True)
+        )
+    pixels = pixel_counts(frame, path)
+    return own if pixels is None else own.assign(pixel_count=pixels)
+
+
+def _key_column(frame: pd.DataFrame, key: str | None, path: Path) -> pd.Series:
     """Return what names the images of a foreign table, each once."""
-    key = next((name for name in ("image_id", "image_file") if name in frame.columns), None)
     if key is None:
         raise UserError(
-            f"{path}: expected a column image_id or image_file that names the images; found: {', '.join(frame.columns)}."
+            f"{path}: expected a column image_id or image_file that names the images (or {', '.join(KEY_NAMES[2:])}); "
+            f"found: {', '.join(map(str, frame.columns))}."
         )
     ids = frame[key].str.strip().str.replace("\\", "/", regex=False)
     if (ids == "").any():
@@ -104,8 +129,9 @@ def _foreign_losses(frame: pd.DataFrame, args: Namespace, path: Path) -> list[st
     """Return the loss columns of a foreign table: those named, else every known loss it has."""
     if args.loss_columns is None:
         found = [loss for loss in LOSSES if loss in frame.columns]
-        if found:
-            return found
+        common = recognise(list(frame.columns), LOSS_NAMES)
+        if found or common is not None:
+            return found or [common]
     unknown = [name for name in args.loss_columns or [] if name not in frame.columns]
     if args.loss_columns and not unknown:
         return list(dict.fromkeys(args.loss_columns))
@@ -121,8 +147,9 @@ def _foreign_losses(frame: pd.DataFrame, args: Namespace, path: Path) -> list[st
 
 def _own_score(frame: pd.DataFrame, wanted: str) -> str | None:
     """Return the score column of a foreign table, if it has one."""
-    names = [wanted, "memorability", "score"] if wanted == DEFAULT_SCORE_COLUMN else [wanted]
-    return next((name for name in names if name in frame.columns), None)
+    if wanted == DEFAULT_SCORE_COLUMN:
+        return recognise(list(frame.columns), SCORE_NAMES)
+    return wanted if wanted in frame.columns else None
 
 
 def _readable_column(source: Path, wanted: str, own: str | None) -> str:

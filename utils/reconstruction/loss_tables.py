@@ -30,7 +30,9 @@ SCORE_COLUMNS = [
     "category",
     "subcategory",
     "group",
+    "source",
     "memorability",
+    "pixel_count",
     "hits",
     "false_alarms",
     "n_resp",
@@ -44,7 +46,7 @@ class LossTable:
     """Losses and scores, a row per image.
 
     Attributes:
-        frame: `image_id, category, subcategory, group, memorability, hits, false_alarms, n_resp` (empty text or NaN
+        frame: SCORE_COLUMNS (empty text or NaN
             where unknown), published halves of the scores where there are any, sorted by `image_id`, and a column per
             measure; NaN where a model has no loss for an image.
         measures: (model, loss) of each measure column, in the order to report.
