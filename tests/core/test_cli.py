@@ -8,7 +8,7 @@ from utils.core.cli import build_parser, non_negative_int, positive_float, posit
 from utils.core.errors import UserError
 from utils.core.log import log
 
-ALL_GROUPS = ("data", "output", "models", "compute", "batch", "weights")
+ALL_GROUPS = ("data", "output", "models", "compute", "cluster", "batch", "weights")
 
 
 def parser():
@@ -22,6 +22,7 @@ def test_defaults_are_those_of_the_design():
     assert args.score_column == "memorability_w_fa_correction"
     assert (args.image_size, args.seed, args.device, args.on_error) == (224, 0, "auto", "skip")
     assert args.weights == "pretrained"
+    assert args.cluster is None
     assert not args.sample
     assert not args.overwrite
 

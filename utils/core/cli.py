@@ -13,7 +13,7 @@ from pathlib import Path
 
 from utils.core.errors import UserError
 from utils.core.log import log, setup_logging
-from utils.core.names import DEFAULT_SCORE_COLUMN, DETECTORS, SEGMENTERS, SPLIT_BY
+from utils.core.names import CLUSTERS, DEFAULT_SCORE_COLUMN, DETECTORS, SEGMENTERS, SPLIT_BY
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -142,6 +142,15 @@ def _processing_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--seed", type=non_negative_int, default=0, help="seed of everything drawn at random")
 
 
+def _cluster_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--cluster",
+        choices=CLUSTERS,
+        help="what is resampled as a whole for intervals and p-values, since its images are alike "
+        "(default: subcategory where one has more than one image, else single images)",
+    )
+
+
 def _batch_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--batch-size", type=positive_int, default=8, help="images per pass; does not change the results"
@@ -179,6 +188,7 @@ _GROUPS: dict[str, tuple[str, Callable[[argparse._ArgumentGroup], None]]] = {
     "models": ("models", _models_flags),
     "compute": ("computation", _compute_flags),
     "processing": ("computation", _processing_flags),  # for stages that do not use the study's square crop
+    "cluster": ("dependence of images", _cluster_flags),
     "batch": ("computation: batches", _batch_flags),
     "weights": ("helper networks", _weights_flags),
     "scenes": ("objects and segments", _scene_flags),
@@ -190,7 +200,7 @@ def build_parser(description: str, *groups: str) -> argparse.ArgumentParser:
 
     Args:
         description: What the script reads, does and writes; shown by ``--help`` as it stands.
-        groups: Any of ``data, output, models, compute, processing, batch, weights, scenes``; ``processing`` is
+        groups: Any of ``data, output, models, compute, processing, cluster, batch, weights, scenes``; ``processing`` is
             ``compute`` without ``--image-size``.
 
     Returns:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from utils.core.errors import UserError
+from utils.core.names import CLUSTERS
 from utils.statistics.resampling import MIN_CLUSTERS, Resampler
 
 log = logging.getLogger("memorability")
 
-SUBCATEGORY, GROUP, NO_CLUSTERS = "subcategory", "group", "none"
+SUBCATEGORY, GROUP, NO_CLUSTERS = CLUSTERS
 IMAGE = "image"  # what is resampled where nothing hangs together
 PLURALS = {SUBCATEGORY: "subcategories", GROUP: "groups", IMAGE: "images"}
 HOW_TO_IGNORE = "To treat images as independent: --cluster none."
@@ -70,8 +71,8 @@ def find_clusters(frame: pd.DataFrame, choice: str | None = None) -> Clustering:
     Raises:
         UserError: the clusters asked for are not in the table, hold one image each, or are one cluster only.
     """
-    if choice not in (None, SUBCATEGORY, GROUP, NO_CLUSTERS):
-        raise ValueError(f"expected subcategory, group or none, got '{choice}'")
+    if choice not in (None, *CLUSTERS):
+        raise ValueError(f"expected {', '.join(CLUSTERS)}, got '{choice}'")
     if choice == NO_CLUSTERS:
         return Clustering(IMAGE)
     column = choice or SUBCATEGORY
