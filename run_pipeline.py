@@ -208,12 +208,12 @@ def run_stage(stage: Stage, arguments: list[str], output_path: Path) -> None:
         log.info("%s: unchanged since its last run, skipped", place)
         return
     log.info("%s (%s): %s", place, reason or "--overwrite", shown)
-    started = time.monotonic()
+    started, started_ns = time.monotonic(), time.time_ns()
     status = subprocess.run([sys.executable, script, *arguments], check=False).returncode
     if status:
         _report_failure(place, shown, status)
     seconds = time.monotonic() - started
-    outputs = record_stage(output_path, stage.name, arguments, code, seconds)
+    outputs = record_stage(output_path, stage.name, arguments, code, started_ns, seconds)
     shortened = ", ".join(outputs[:4]) + (f" and {len(outputs) - 4} more" if len(outputs) > 4 else "")
     log.info("%s: done in %s; wrote %s", place, in_words(seconds), shortened or "nothing")
 

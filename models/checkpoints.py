@@ -7,7 +7,6 @@ authors' script loads with ``strict=False``, which keeps random weights without 
 import io
 from argparse import Namespace
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from models.autoencoder import (
     width_of,
 )
 from models.mlp import MemorabilityMLP
+from utils.core.digests import file_digests
 from utils.core.errors import UserError
-from utils.core.files import atomic_path, file_sha256
+from utils.core.files import atomic_path
 from utils.core.log import log
 from utils.core.names import BASE_CHECKPOINT
 
@@ -83,15 +83,9 @@ def write_weights_file(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, modified: int) -> str:
-    return file_sha256(path)
-
-
 def checkpoint_sha256(path: Path) -> str:
-    """Return a weights file's SHA-256; read once per state of the file."""
-    state = path.stat()
-    return _sha256(path.resolve(), state.st_size, state.st_mtime_ns)
+    """Return a weights file's SHA-256; read again only if the file has changed."""
+    return file_digests(path.parent).of(path)
 
 
 # ------------------------------------------------------------------------------------------------ state dicts

@@ -1,5 +1,6 @@
 """The pipeline: what each stage is given, what is skipped, how it stops; on made-up stages, then on the real parsers."""
 
+import hashlib
 import importlib
 import json
 import logging
@@ -10,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import edit_in_place
 
 import run_pipeline
 from utils.core.cli import run_script
 from utils.core.errors import UserError
-from utils.report.pipeline import Stage, fingerprint, in_words, parse_extras, stage_arguments
+from utils.report.pipeline import Stage, in_words, parse_extras, stage_arguments
 
 FAKE_STAGE = """
 import json, pathlib, sys
@@ -92,9 +94,24 @@ def test_a_picture_that_comes_later_reruns_the_stage(study: Path) -> None:
     assert run(study) == "first"
     (study / "animal" / "1.jpg").write_bytes(b"another")
     assert run(study) == "first"
+    edit_in_place(study / "animal" / "1.jpg", b"changed")
+    assert run(study) == "first"
     (study / "food").mkdir()  # was missing altogether
     assert run(study) == "first"
     assert run(study) == ""
+
+
+def test_an_input_edited_while_the_stage_ran_is_not_taken_for_what_it_read(study: Path) -> None:
+    """The record says what was read; the file holds something else by the time the stage ends."""
+    script = run_pipeline.ROOT / "first.py"
+    digest = hashlib.sha256((study / "images.txt").read_bytes()).hexdigest()
+    text = script.read_text().replace(
+        "{str(source): {}", f'{{str(source): {{"bytes": 8, "sha256": {digest!r}}}'
+    )
+    assert text != script.read_text()
+    script.write_text(text + 'source.write_text("nothing like it")\n')
+    assert run(study, "--to-stage", "first") == "first"
+    assert run(study, "--to-stage", "first") == "first"
 
 
 def test_a_lost_output_reruns_its_stage_alone(study: Path) -> None:
@@ -228,17 +245,6 @@ def test_extras_with_open_quotes_are_named() -> None:
     assert parse_extras(["first=--a 1", "first=--b 'x y'"], ["first"]) == {
         "first": ["--a", "1", "--b", "x y"]
     }
-
-
-def test_fingerprints_tell_contents_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a"
-    assert fingerprint(path) is None
-    path.write_bytes(b"1234")
-    small = fingerprint(path)
-    path.write_bytes(b"1235")
-    assert fingerprint(path) != small
-    monkeypatch.setattr("utils.report.pipeline._CHECKSUM_LIMIT_BYTES", 3)
-    assert set(fingerprint(path)) == {"bytes", "changed_ns"}
 
 
 @pytest.mark.parametrize(

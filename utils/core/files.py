@@ -1,4 +1,4 @@
-"""Files: atomic writes, JSON, checksums, a folder that can be written to."""
+"""Files: atomic writes, JSON, a folder that can be written to."""
 
 import hashlib
 import json
@@ -37,11 +37,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
     """Write ``content`` as JSON, atomically; what JSON does not know is written as text."""
     with atomic_path(path) as temporary:
         temporary.write_text(
-            json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(content, indent=indent, default=str, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+            errors="surrogateescape",  # file names need not be UTF-8
         )
 
 
@@ -52,7 +54,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: If the file holds no JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except ValueError:
         content = None
     if not isinstance(content, dict):
@@ -62,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path | str) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,6 +12,7 @@ IG_BASELINES = ("black", "white", "mean", "blur", "uniform")
 BASE_CHECKPOINT = "imagenet_vgg16_autoencoder.pth"
 SAMPLE_CAVEAT = "sample data (planted scores)"
 CAVEAT_COLUMN = "caveat"
+SHARDS_FOLDER = "shards"  # in the output folder: what runs need to go on, and nobody else
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif"}
 )

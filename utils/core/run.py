@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from utils.core.caveats import Caveats
 from utils.core.device import resolve_device, seed_everything
+from utils.core.digests import FileDigests, file_digests, name_pictures
 from utils.core.figures import save_figure
-from utils.core.files import PROJECT_ROOT, check_writable, file_sha256, write_json
+from utils.core.files import PROJECT_ROOT, check_writable, write_json
 from utils.core.log import log
 from utils.core.names import SAMPLE_CAVEAT
 from utils.core.processes import is_main_rank, world_size
@@ -39,8 +40,6 @@ _PACKAGES = (
     ),
     *("pillow", "captum", "lpips", "matplotlib"),
 )
-
-_CHECKSUM_LIMIT_BYTES = 64 * 2**20
 
 
 def _git(*arguments: str) -> str | None:
@@ -123,6 +122,7 @@ class Run:
         status = "complete" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
         if is_main_rank():
             write_json(self.output_path / f"run_{self.script}.json", self._record(status, error))
+            self.digests.save()
             said = self._caveats | self._earlier_caveats
             if status == "complete" and said:
                 log.warning("What this run wrote is marked where it applies: %s.", said)
@@ -149,6 +149,9 @@ class Run:
             "counts": self._counts,
             "inputs": self._inputs,
             "outputs": sorted(set(self._outputs)),
+            "output_sha256": {
+                name: self.digests.of(self.output_path / name) for name in sorted(set(self._outputs))
+            },
             "sample": caveats.has_sample,
             "random_weights": caveats.has_random_weights,
             "caveats": list(caveats),
@@ -161,6 +164,11 @@ class Run:
             self._device = resolve_device(self.args.device)
             log.info("Device: %s", self._device)
         return self._device
+
+    @property
+    def digests(self) -> FileDigests:
+        """What the files of this run hold."""
+        return file_digests(self.output_path)
 
     @property
     def caveat(self) -> str:
@@ -190,7 +198,7 @@ class Run:
 
     def add_picture_folder(self, folder: Path) -> None:
         """Record a folder that pictures are read from, so that the pipeline sees them come, go or change."""
-        self._inputs[str(folder)] = {"folder": True}
+        self._inputs[str(folder)] = name_pictures(folder)
 
     def note_random(self, what: str) -> None:
         """Mark this run's outputs as made with random weights in ``what`` (e.g. ``LPIPS``)."""
@@ -209,10 +217,8 @@ class Run:
         self._counts.update(counts)
 
     def add_input(self, path: Path) -> None:
-        """Record an input file: its size, and its SHA-256 where it is small."""
-        size = path.stat().st_size
-        checksum = file_sha256(path) if size <= _CHECKSUM_LIMIT_BYTES else None
-        self._inputs[str(path)] = {"bytes": size, "sha256": checksum}
+        """Record an input file as it is now: its size and its SHA-256."""
+        self._inputs[str(path)] = self.digests.fingerprint(path)
 
     def add_output(self, path: Path) -> Path:
         """Record an output file and return its path."""

@@ -3,34 +3,37 @@
 The sorted image list is cut once into shards of fixed size, each a whole number of batches. A shard is written
 atomically when it is finished; a run that was killed starts again at the first unfinished one. Because shard
 and batch boundaries never depend on what happened before, a resumed run ends with the same bytes as an
-undisturbed one. Under torchrun, rank r of N takes the shards r, r + N, r + 2N, ...: whole shards rather than
-single images, so that any number of processes works on the same batches and gives the same bytes; rank 0 merges.
+undisturbed one. A shard remembers what each of its images held when it was read, and is done again if one has
+changed; a finished job is up to date while its images and its outputs hold what they held. Under torchrun, rank r
+of N takes the shards r, r + N, r + 2N, ...: whole shards rather than single images, so that any number of processes
+works on the same batches and gives the same bytes; rank 0 merges.
 """
 
-import hashlib
 import itertools
 import json
 import shutil
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.core.digests import FileContent, FileDigests, Seen, combined_digest, file_digests, read_file
 from utils.core.errors import ImageError, UserError
 from utils.core.files import atomic_path, read_json, write_json
 from utils.core.log import log
+from utils.core.names import SHARDS_FOLDER
 from utils.core.processes import barrier, is_main_rank, rank, world_size
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SHARDS_FOLDER = "shards"
 
 
 @dataclass
@@ -38,7 +41,8 @@ class Batch:
     """What one batch yields.
 
     Attributes:
-        rows: One dict per image, in the batch's order; ``image_id`` is added by the mechanism.
+        rows: One dict per image, in the batch's order, of what JSON can hold, and bytes; ``image_id`` is added by the
+            mechanism.
         arrays: By name, arrays whose first axis is the batch.
     """
 
@@ -49,72 +53,98 @@ class Batch:
 Work = Callable[[list[str], list[Any]], Batch]
 
 
-def _fingerprint(images: "pd.DataFrame", settings: dict[str, Any]) -> str:
-    """Digest everything that can change a number: settings, image ids, file sizes."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for image_id, path in zip(images["image_id"], images["path"], strict=True):
-        try:
-            size = Path(path).stat().st_size
-        except OSError:
-            size = -1
-        digest.update(f"{image_id}\0{size}\n".encode())
-    return digest.hexdigest()
+_BLOB = "\0blob"
 
 
-def _json_number(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"cannot keep a {type(value).__name__} in a shard's row")
+@dataclass
+class _Shard:
+    """What one shard holds: rows and arrays by name, the images left out, and what was read, by image_id."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    read: dict[str, Seen] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write it, atomically."""
+        blobs = bytearray()  # JSON holds no bytes; a row says where its own are
+
+        def keep(value: Any) -> Any:
+            if isinstance(value, np.generic):
+                return value.item()
+            if isinstance(value, bytes):
+                blobs.extend(value)
+                return {_BLOB: [len(blobs) - len(value), len(blobs)]}
+            raise TypeError(f"cannot keep a {type(value).__name__} in a shard's row")
+
+        about = {"rows": self.rows, "skipped": self.skipped, "read": self.read}
+        header = json.dumps(about, default=keep).encode()
+        content = {f"array_{name}": np.concatenate(parts) for name, parts in self.arrays.items() if parts}
+        content |= {"header": _as_array(header), "blobs": _as_array(blobs)}
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **content)
 
 
-def _write_shard(path: Path, rows: list[dict], arrays: dict[str, list[np.ndarray]], skipped: list) -> None:
-    header = json.dumps({"rows": rows, "skipped": skipped}, default=_json_number).encode()
-    content = {f"array_{name}": np.concatenate(parts) for name, parts in arrays.items() if parts}
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, header=np.frombuffer(header, dtype=np.uint8), **content)
+def _as_array(content: bytes | bytearray) -> np.ndarray:
+    return np.frombuffer(content, dtype=np.uint8)
+
+
+def _read_header(shard: Path) -> dict[str, Any]:
+    """Read all of a shard but its arrays.
+
+    Raises:
+        UserError: If it is damaged.
+    """
+    with _open_shard(shard) as content:
+        blobs = content["blobs"]
+
+        def restore(value: dict[str, Any]) -> Any:
+            return blobs[slice(*value[_BLOB])].tobytes() if _BLOB in value else value
+
+        return json.loads(content["header"].tobytes(), object_hook=restore)
+
+
+@contextmanager
+def _open_shard(shard: Path) -> Iterator[Any]:
+    try:
+        with np.load(shard, allow_pickle=False) as content:
+            yield content
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"The shard {shard} is damaged ({error}). Delete it and run the same command again."
+        ) from None
 
 
 class ShardedResult:
     """The finished shards of one job, to be read in order, merged and then let go.
 
     Attributes:
-        up_to_date: True if an earlier run with equal settings had already finished and its outputs are there;
-            then there is nothing to merge: read the outputs.
+        up_to_date: True if an earlier run with equal settings had already finished, and images and outputs hold
+            what they held then; there is nothing to merge: read the outputs.
         skipped: (image_id, reason) of the images left out.
-        outputs: Names of the outputs that :meth:`finish` recorded (only when up to date).
+        read: What was read of each image, by image_id (on rank 0, unless up to date).
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], up_to_date: bool) -> None:
         self.folder = folder
         self.up_to_date = up_to_date
         self._manifest = manifest
-        self.outputs: list[str] = manifest.get("outputs", [])
         self.skipped: list[tuple[str, str]] = [tuple(pair) for pair in manifest.get("skipped", [])]
+        self.read: dict[str, Seen] = {}
         if not up_to_date and is_main_rank():
-            self.skipped = [
-                tuple(pair) for shard in self._shards() for pair in self._header(shard)["skipped"]
-            ]
+            headers = [_read_header(shard) for shard in self._shards()]
+            self.skipped = [tuple(pair) for header in headers for pair in header["skipped"]]
+            self.read = {
+                name: Seen.of_json(seen) for header in headers for name, seen in header["read"].items()
+            }
 
     def _shards(self) -> Iterator[Path]:
         return (_shard_path(self.folder, number) for number in range(self._manifest["shards"]))
 
-    @staticmethod
-    def _open(shard: Path) -> Any:
-        try:
-            return np.load(shard, allow_pickle=False)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"The shard {shard} is damaged ({error}). Delete it and run the same command again."
-            ) from None
-
-    def _header(self, shard: Path) -> dict[str, Any]:
-        with self._open(shard) as content:
-            return json.loads(content["header"].tobytes())
-
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows in order of ``image_id``, one shard in memory at a time."""
         for shard in self._shards():
-            yield from self._header(shard)["rows"]
+            yield from _read_header(shard)["rows"]
 
     def frame(self) -> "pd.DataFrame":
         """Return all rows, sorted by ``image_id``."""
@@ -125,7 +155,7 @@ class ShardedResult:
     def arrays(self, name: str) -> Iterator[np.ndarray]:
         """Yield the named array shard by shard, in the order of :meth:`rows`."""
         for shard in self._shards():
-            with self._open(shard) as content:
+            with _open_shard(shard) as content:
                 if f"array_{name}" in content:
                     yield content[f"array_{name}"]
 
@@ -140,7 +170,7 @@ class ShardedResult:
         Returns:
             ``path``. Row i belongs to row i of :meth:`frame`.
         """
-        count = sum(len(self._header(shard)["rows"]) for shard in self._shards())
+        count = sum(len(_read_header(shard)["rows"]) for shard in self._shards())
         parts = self.arrays(name)
         first = next(parts)
         with atomic_path(path) as temporary:
@@ -158,13 +188,17 @@ class ShardedResult:
         return path
 
     def finish(self, outputs: Sequence[Path]) -> None:
-        """Drop the shards and remember the outputs, so that an equal run later finds them up to date."""
-        if not is_main_rank() or self.up_to_date:
+        """Drop the shards and remember what the outputs hold, so that an equal run later finds them up to date."""
+        if not is_main_rank():
             return
         root = self.folder.parent.parent
-        names = [str(Path(path).relative_to(root)) for path in outputs]
-        manifest = {**self._manifest, "complete": True, "outputs": names, "skipped": self.skipped}
-        write_json(self.folder / "manifest.json", manifest)
+        digests = file_digests(root)
+        names = {str(Path(path).relative_to(root)): digests.of(path) for path in outputs}
+        if not self.up_to_date:
+            pictures = combined_digest((name, seen.digest) for name, seen in sorted(self.read.items()))
+            self._manifest |= {"complete": True, "pictures": pictures, "skipped": self.skipped}
+        write_json(self.folder / "manifest.json", self._manifest | {"outputs": names})
+        digests.save()
         for shard in self.folder.glob("shard_*.npz"):
             shard.unlink()
 
@@ -173,33 +207,54 @@ def _shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard_{number:06d}.npz"
 
 
-def _is_finished(shard: Path) -> bool:
-    # is_zipfile reads the directory at the file's end, so a file cut short does not pass.
-    return shard.exists() and zipfile.is_zipfile(shard)
+def _is_finished(shard: Path, images: "pd.DataFrame", digests: FileDigests) -> bool:
+    """Say whether a shard is whole and of these images as they are now."""
+    try:
+        read = _read_header(shard)["read"]
+    except UserError:  # missing, or cut short
+        return False
+    for image_id, path in zip(images["image_id"], images["path"], strict=True):
+        seen = Seen.of_json(read[image_id])
+        digests.note(path, seen)
+        if digests.of(path) != seen.digest:
+            return False
+    return True
 
 
-def _prepare(folder: Path, manifest: dict[str, Any], overwrite: bool) -> tuple[dict[str, Any], bool]:
+def _is_up_to_date(manifest: dict[str, Any], images: "pd.DataFrame", root: Path) -> bool:
+    """Say whether an earlier run was finished, and images and outputs hold what they held then."""
+    digests = file_digests(root)
+    return (
+        manifest.get("complete", False)
+        and all(digests.of(root / name) == digest for name, digest in manifest["outputs"].items())
+        and digests.of_images(images) == manifest["pictures"]
+    )
+
+
+def _prepare(
+    folder: Path, images: "pd.DataFrame", settings: dict[str, Any], shards: int, overwrite: bool
+) -> tuple[dict[str, Any], bool]:
     """Compare with what an earlier run left; return the manifest to use and whether all is done already."""
     path = folder / "manifest.json"
+    identity = combined_digest((image_id, "") for image_id in images["image_id"])
+    new = {"settings": json.loads(json.dumps(settings, default=str)), "images": identity, "shards": shards}
     old = read_json(path) if path.exists() else {}
-    same = old.get("fingerprint") == manifest["fingerprint"] and not overwrite
-    root = folder.parent.parent
-    done = bool(same and old.get("complete") and all((root / name).exists() for name in old["outputs"]))
+    same = all(old.get(name) == value for name, value in new.items()) and not overwrite
+    done = same and _is_up_to_date(old, images, folder.parent.parent)
     barrier()  # every rank has read the old manifest before rank 0 replaces it
     if is_main_rank() and not done and (not same or old.get("complete")):
         if old and not same and not old.get("complete") and not overwrite:
-            changed = _changes(old.get("settings", {}), manifest["settings"])
+            changed = _changes(old.get("settings", {}), new["settings"])
             log.warning(
                 "An unfinished run of %s had other settings (%s); it is started anew.", folder.name, changed
             )
         shutil.rmtree(folder, ignore_errors=True)
-        write_json(path, manifest)
+        write_json(path, new)
     barrier()
-    return (old if done else manifest), done
+    return (old if done else new), done
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    new = json.loads(json.dumps(new, default=str))
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     return ", ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in names) or "other images"
 
@@ -231,51 +286,71 @@ def _make_pool(executor: str, workers: int) -> Executor | None:
     )
 
 
-def _load_or_error(load: Callable[[str], Any], path: str) -> Any:
+def _read_and_load(load: Callable[[Any], Any], path: str) -> tuple[Any, Seen]:
+    """Read a file once, for its digest and for ``load``; return what came of it, an error of the image included."""
+    file: FileContent | str
     try:
-        return load(path)
+        file = read_file(path)
+        seen = file.seen
+    except OSError:
+        file, seen = path, Seen.of_unreadable()  # what is wrong with it, the loader says
+    try:
+        return load(file), seen
     except ImageError as error:
-        return error
+        return error, seen
 
 
 def _read_ahead(
-    load: Callable[[str], Any], paths: Sequence[str], pool: Executor | None, ahead: int
+    load: Callable[[Any], Any],
+    paths: Sequence[str],
+    pool: Executor | None,
+    ahead: int,
+    digests: FileDigests | None,
 ) -> Iterator[Any]:
     """Yield ``load(path)`` in order, working up to ``ahead`` paths in advance; errors are yielded, not raised."""
-    if pool is None:
-        for path in paths:
-            yield _load_or_error(load, path)
-        return
-    waiting: deque[Future] = deque()
+
+    def submit(path: str) -> tuple[str, Future]:
+        if pool is not None:
+            return path, pool.submit(_read_and_load, load, path)
+        done: Future = Future()
+        done.set_result(_read_and_load(load, path))
+        return path, done
+
     remaining = iter(paths)
-    for path in remaining:
-        waiting.append(pool.submit(_load_or_error, load, path))
-        if len(waiting) >= ahead:
-            break
+    waiting = deque(submit(path) for path in itertools.islice(remaining, ahead if pool else 1))
     try:
         while waiting:
-            value = waiting.popleft().result()
-            for path in remaining:
-                waiting.append(pool.submit(_load_or_error, load, path))
-                break
+            path, future = waiting.popleft()
+            value, seen = future.result()
+            if digests is not None:
+                digests.note(path, seen)
             yield value
+            waiting.extend(submit(path) for path in itertools.islice(remaining, 1))
     finally:
-        for future in waiting:
+        for _, future in waiting:
             future.cancel()
 
 
-def read_ahead(load: Callable[[str], Any], paths: Sequence[str], workers: int, ahead: int) -> Iterator[Any]:
+def read_ahead(
+    load: Callable[[Any], Any],
+    paths: Sequence[str],
+    workers: int,
+    ahead: int,
+    digests: FileDigests | None = None,
+) -> Iterator[Any]:
     """Yield ``load(path)`` for every path, in order, while threads work on the next ones.
 
     Args:
-        load: Reads one image; may raise :class:`ImageError`, which is yielded in the value's place.
+        load: Takes what stands for one path (:class:`utils.core.digests.FileContent`, or the path of a file that cannot
+            be read); may raise :class:`ImageError`, which is yielded in the value's place.
         paths: What to read.
         workers: Threads; 0 loads when asked.
         ahead: How many paths are worked on in advance.
+        digests: Notes what each file held.
     """
     pool = _make_pool("thread", min(workers, len(paths)))
     try:
-        yield from _read_ahead(load, paths, pool, ahead)
+        yield from _read_ahead(load, paths, pool, ahead, digests)
     finally:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -293,17 +368,23 @@ def _rows_as_loaded(ids: list[str], values: list[Any]) -> Batch:
 
 
 def _run_shard(
-    shard: "pd.DataFrame", values: Iterator[Any], work: Work, batch_size: int, on_error: str, bar: Any
-) -> tuple[list[dict], dict[str, list[np.ndarray]], list[tuple[str, str]]]:
-    """Work through one shard's images; return its rows, arrays and skipped images."""
-    rows: list[dict] = []
-    arrays: dict[str, list[np.ndarray]] = {}
-    skipped: list[tuple[str, str]] = []
-    ids = shard["image_id"].tolist()
+    images: "pd.DataFrame",
+    values: Iterator[Any],
+    work: Work,
+    batch_size: int,
+    on_error: str,
+    digests: FileDigests,
+    bar: Any,
+) -> _Shard:
+    """Work through one shard's images."""
+    shard = _Shard()
+    ids = images["image_id"].tolist()
+    paths = dict(zip(ids, images["path"], strict=True))
     for start in range(0, len(ids), batch_size):
         good_ids, good_values = [], []
         for image_id in ids[start : start + batch_size]:
             value = next(values)
+            shard.read[image_id] = digests.last_seen(paths[image_id])
             if not isinstance(value, ImageError):
                 good_ids.append(image_id)
                 good_values.append(value)
@@ -312,25 +393,25 @@ def _run_shard(
                 raise UserError(
                     f"{value}. Mend or remove the file, or leave such images out with --on-error skip."
                 )
-            skipped.append((image_id, value.reason))
+            shard.skipped.append((image_id, value.reason))
         if good_ids:
             batch = work(good_ids, good_values)
             if len(batch.rows) != len(good_ids):
                 raise RuntimeError(f"{len(batch.rows)} rows came back for {len(good_ids)} images")
-            rows += [
+            shard.rows += [
                 {"image_id": image_id, **row} for image_id, row in zip(good_ids, batch.rows, strict=True)
             ]
             for name, array in batch.arrays.items():
-                arrays.setdefault(name, []).append(np.asarray(array))
+                shard.arrays.setdefault(name, []).append(np.asarray(array))
         bar.update(min(batch_size, len(ids) - start))
-    return rows, arrays, skipped
+    return shard
 
 
 @dataclass(frozen=True)
 class _Reading:
     """How images are read: by what, how many at a time, by how many workers of which kind."""
 
-    load: Callable[[str], Any]
+    load: Callable[[Any], Any]
     batch_size: int
     workers: int
     executor: str
@@ -348,11 +429,18 @@ def _finish_shards(
     """Work through this rank's unfinished shards, reading ahead of the work."""
     from tqdm import tqdm
 
-    own = range(rank(), -(-len(images) // size), world_size())
-    pending = [number for number in own if not _is_finished(_shard_path(folder, number))]
-    parts = [images.iloc[number * size : (number + 1) * size] for number in pending]
-    paths = [str(path) for part in parts for path in part["path"]]
-    total = sum(min(size, len(images) - number * size) for number in own)
+    digests = file_digests(folder.parent.parent)
+    own = {
+        number: images.iloc[number * size : (number + 1) * size]
+        for number in range(rank(), -(-len(images) // size), world_size())
+    }
+    pending = {
+        number: part
+        for number, part in own.items()
+        if not _is_finished(_shard_path(folder, number), part, digests)
+    }
+    paths = [str(path) for part in pending.values() for path in part["path"]]
+    total = sum(map(len, own.values()))
     if len(pending) < len(own):
         log.info("%s: going on after %d of %d images.", folder.name, total - len(paths), total)
     pool = _make_pool(reading.executor, min(reading.workers, len(paths)))
@@ -365,11 +453,11 @@ def _finish_shards(
     )
     try:
         ahead = 2 * reading.batch_size + 2 * reading.workers
-        values = _read_ahead(reading.load, paths, pool, ahead=ahead)
+        values = _read_ahead(reading.load, paths, pool, ahead, digests)
         with bar:
-            for number, part in zip(pending, parts, strict=True):
-                finished = _run_shard(part, values, work, reading.batch_size, on_error, bar)
-                _write_shard(_shard_path(folder, number), *finished)
+            for number, part in pending.items():
+                shard = _run_shard(part, values, work, reading.batch_size, on_error, digests, bar)
+                shard.write(_shard_path(folder, number))
     except BrokenProcessPool:
         raise UserError(
             f"{folder.name}: a worker process was ended from outside, most often for lack of memory. What was "
@@ -387,7 +475,7 @@ def run_sharded(
     *,
     output_path: Path,
     settings: dict[str, Any],
-    load: Callable[[str], Any],
+    load: Callable[[Any], Any],
     batch_size: int = 8,
     workers: int = 2,
     executor: str = "thread",
@@ -406,8 +494,8 @@ def run_sharded(
         output_path: The output folder.
         settings: Everything besides the images that can change a number. An unfinished run with other settings
             is started anew, a finished one is done again.
-        load: Reads one image from its path, in the pool; raises :class:`ImageError` for one that cannot be used.
-            Must be picklable for ``executor="process"``.
+        load: Makes one image's value in the pool, of what stands for its path (see :func:`read_ahead`); raises
+            :class:`ImageError` for one that cannot be used. Must be picklable for ``executor="process"``.
         batch_size: Images per call of ``work``.
         workers: Pool size; 0 loads in the main thread.
         executor: ``thread`` for decoding (it releases the interpreter's lock) or ``process`` for Python-heavy work.
@@ -430,13 +518,7 @@ def run_sharded(
     size = -(-size // batch_size) * batch_size
     settings = {**settings, "batch_size": batch_size, "shard_size": size}
     folder = Path(output_path) / SHARDS_FOLDER / name
-    manifest = {
-        "fingerprint": _fingerprint(images, settings),
-        "settings": settings,
-        "images": len(images),
-        "shards": -(-len(images) // size),
-    }
-    manifest, done = _prepare(folder, manifest, overwrite)
+    manifest, done = _prepare(folder, images, settings, -(-len(images) // size), overwrite)
     if done:
         log.info("%s: up to date (%d images); --overwrite does it again.", name, len(images))
         return ShardedResult(folder, manifest, up_to_date=True)

@@ -1,6 +1,7 @@
 """Reading picture files, and the one preprocessing."""
 
 import glob
+import io
 import os
 import struct
 import warnings
@@ -10,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from utils.core.digests import FileContent
 from utils.core.errors import ImageError, UserError
 from utils.core.names import IMAGE_SUFFIXES
 
 MAX_PIXELS = 500_000_000
 
 
-def read_rgb(path: Path | str) -> Image.Image:
+def read_rgb(path: Path | str | FileContent) -> Image.Image:
     """Read any picture file as 8-bit RGB, upright.
 
     The EXIF orientation is applied: a photograph is scored as a person sees it. Greyscale, CMYK and palette
@@ -24,7 +26,7 @@ def read_rgb(path: Path | str) -> Image.Image:
     laid over white, and of an animation the first frame is taken.
 
     Args:
-        path: The file.
+        path: The file, or what was read from it.
 
     Returns:
         The picture, mode RGB.
@@ -33,11 +35,12 @@ def read_rgb(path: Path | str) -> Image.Image:
         ImageError: If the file is missing, empty, truncated, not a picture, or above 500 megapixels.
     """
     try:
-        if os.path.getsize(path) == 0:
+        size = len(path.content) if isinstance(path, FileContent) else os.path.getsize(path)
+        if size == 0:
             raise ImageError(path, "the file is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(path.content) if isinstance(path, FileContent) else path) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise ImageError(path, f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
@@ -126,7 +129,7 @@ def preprocess(image: Image.Image, size: int = 224) -> np.ndarray:
     return np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / np.float32(255.0)
 
 
-def load_pixels(path: Path | str, size: int = 224) -> np.ndarray:
+def load_pixels(path: Path | str | FileContent, size: int = 224) -> np.ndarray:
     """Read and preprocess one picture: (3, size, size), float32, [0, 1].
 
     Raises:

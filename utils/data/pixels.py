@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from utils.core.digests import FileContent
 
 MAX_SIDE_PX = 1024
 """Larger pictures are reduced to this longer side first (MemCat's longest is 800): edge and texture measures
@@ -58,7 +62,7 @@ def to_grey(rgb: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
 
 
-def read_pixels(path: str | Path) -> np.ndarray:
+def read_pixels(path: str | Path | FileContent) -> np.ndarray:
     """Decode an image file with the project's one decoder, (H, W, 3) uint8 RGB at its own size.
 
     Raises:

@@ -15,7 +15,6 @@ category.
 
 import argparse
 import csv
-import hashlib
 import importlib.util
 import json
 import os
@@ -28,7 +27,9 @@ import numpy as np
 from PIL import Image
 
 from utils.core.cli import run_script
+from utils.core.digests import file_digests
 from utils.core.errors import UserError
+from utils.core.files import file_sha256
 from utils.core.log import log
 
 SAMPLE_VERSION = (
@@ -161,7 +162,8 @@ def sample_is_complete(folder: str | Path, seed: int = 0, size: int = SAMPLE_SIZ
     stamp = _read_stamp(Path(folder))
     if (stamp.get("version"), stamp.get("seed"), stamp.get("size")) != (SAMPLE_VERSION, seed, size):
         return False
-    return all(_sha256(Path(folder, name)) == digest for name, digest in stamp.get("files", {}).items())
+    digests = file_digests(Path(folder).parent)
+    return all(digests.of(Path(folder, name)) == digest for name, digest in stamp.get("files", {}).items())
 
 
 def planted_rates(detail: np.ndarray, colourfulness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -253,7 +255,7 @@ def _write_tree(root: Path, seed: int, size: int) -> None:
         "seed": seed,
         "size": size,
         "crops": {row["image_file"]: row["crop"] for row in rows},
-        "files": {name: _sha256(root / name) for name in files},
+        "files": {name: file_sha256(root / name) for name in files},
     }
     (root / STAMP_FILE).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
 
@@ -392,11 +394,6 @@ def _read_stamp(folder: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) and "version" in stamp else {}
-
-
-def _sha256(path: Path) -> str:
-    """SHA-256 of a file, or an empty string where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _z_scores(values: np.ndarray) -> np.ndarray:

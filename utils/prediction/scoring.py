@@ -6,7 +6,6 @@ print(predictor.score(["photos", "more/*.jpg"]))
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import tempfile
@@ -284,7 +283,6 @@ def score_files(
         "mlp": predictor.identity[1],
         "image_size": predictor.image_size,
         "device": predictor.device.type,
-        "files": _state_of(files),
     }
     return run_sharded(
         "predictions",
@@ -313,17 +311,6 @@ def _score_batch(predictor: Predictor, ids: list[str], values: list[NDArray]) ->
             f"The predicted score of {bad[0]} is not finite: the weights are damaged. Train them again."
         )
     return Batch([{"memorability": float(score)} for score in scores])
-
-
-def _state_of(files: Sequence[str]) -> str:
-    """Digest the files' times, so that a picture that was replaced is scored again."""
-    digest = hashlib.sha256()
-    for name in files:
-        try:
-            digest.update(str(os.stat(name).st_mtime_ns).encode())
-        except OSError:
-            digest.update(b"-")
-    return digest.hexdigest()
 
 
 def rank_scores(scored: pd.DataFrame, training_scores: NDArray) -> pd.DataFrame:

@@ -5,19 +5,18 @@ The second is told by fingerprints of the stage's command, code, inputs and outp
 
 import argparse
 import hashlib
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from utils.core.cli import build_parser
+from utils.core.digests import FileDigests
 from utils.core.errors import UserError
-from utils.core.files import file_sha256, read_json, write_json
+from utils.core.files import read_json, write_json
 
 RECORD_FILE = "pipeline.json"
 GROUPS = ("data", "output", "models", "compute", "batch", "weights", "scenes")
-_CHECKSUM_LIMIT_BYTES = 32 * 2**20
 _SHARED_OUTPUTS = {"skipped_images.csv"}  # every stage replaces its own rows of these
 _NOT_STAGES_CODE = "utils/report"  # shows what the stages made, and makes none of it
 
@@ -101,37 +100,6 @@ def in_words(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def fingerprint(path: Path) -> dict[str, Any] | None:
-    """Identify a file's contents: SHA-256 where it is small, size and time of change where it is large.
-
-    Of a folder, the names and sizes of the pictures directly in it.
-
-    Returns:
-        A JSON object to compare with an earlier one, or None where there is neither.
-    """
-    if path.is_dir():
-        return _pictures_in(path)
-    if not path.is_file():
-        return None
-    status = path.stat()
-    if status.st_size > _CHECKSUM_LIMIT_BYTES:
-        return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
-    return {"bytes": status.st_size, "sha256": file_sha256(path)}
-
-
-def _pictures_in(folder: Path) -> dict[str, Any]:
-    from utils.core.names import IMAGE_SUFFIXES
-
-    with os.scandir(folder) as entries:
-        found = sorted(
-            f"{entry.name}\0{entry.stat().st_size}"
-            for entry in entries
-            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
-        )
-    digest = hashlib.sha256("\n".join(found).encode("utf-8", "surrogateescape")).hexdigest()
-    return {"pictures": len(found), "sha256": digest}
-
-
 def code_fingerprint(root: Path, script: str) -> str:
     """SHA-256 over a script and everything in ``utils/`` and ``models/`` it may use."""
     digest = hashlib.sha256()
@@ -149,7 +117,9 @@ def read_record(output_path: Path) -> dict[str, Any]:
     return read_json(path).get("stages", {}) if path.exists() else {}
 
 
-def record_stage(output_path: Path, name: str, command: list[str], code: str, seconds: float) -> list[str]:
+def record_stage(
+    output_path: Path, name: str, command: list[str], code: str, started_ns: int, seconds: float
+) -> list[str]:
     """Record a stage's complete run, from the stage's own ``run_<script>.json``.
 
     Args:
@@ -157,6 +127,7 @@ def record_stage(output_path: Path, name: str, command: list[str], code: str, se
         name: The stage's script without ``.py``.
         command: The arguments it was given.
         code: `code_fingerprint` when it started.
+        started_ns: When it started: what it has read since counts as it was read.
         seconds: Wall-clock time it took.
 
     Returns:
@@ -171,9 +142,12 @@ def record_stage(output_path: Path, name: str, command: list[str], code: str, se
         raise UserError(
             f"The stage {name} ended well but left no complete record in {path}. Run it again by itself."
         )
+    digests = FileDigests(output_path)  # with what the stage has read and written
     stages = read_record(output_path)
     outputs = {
-        file: fingerprint(output_path / file) for file in run["outputs"] if file not in _SHARED_OUTPUTS
+        file: run.get("output_sha256", {}).get(file) or digests.of(output_path / file)
+        for file in run["outputs"]
+        if file not in _SHARED_OUTPUTS
     }
     for earlier in stages.values():  # a stage may complete what an earlier one wrote
         earlier["outputs"].update({file: outputs[file] for file in earlier["outputs"] if file in outputs})
@@ -181,17 +155,21 @@ def record_stage(output_path: Path, name: str, command: list[str], code: str, se
         "command": command,
         "code": code,
         "seconds": round(seconds, 1),
-        "inputs": {str(Path(file).resolve()): fingerprint(Path(file)) for file in run["inputs"]},
+        "inputs": {
+            str(Path(file).resolve()): noted
+            if "sha256" in noted
+            else {**digests.fingerprint(Path(file), started_ns), **noted}
+            for file, noted in run["inputs"].items()
+        },
         "outputs": outputs,
     }
     write_json(output_path / RECORD_FILE, {"stages": stages})
+    digests.save()
     return run["outputs"]
 
 
 def why_run(output_path: Path, name: str, command: list[str], code: str) -> str:
     """Say why a stage has to run, or return an empty text where its last complete run still stands.
-
-    Of pictures, names and sizes are looked at, not contents.
 
     Args:
         output_path: The output folder.
@@ -199,6 +177,7 @@ def why_run(output_path: Path, name: str, command: list[str], code: str) -> str:
         command: The arguments it would be given.
         code: `code_fingerprint` now.
     """
+    digests = FileDigests(output_path)
     stage = read_record(output_path).get(name)
     if stage is None:
         return "no complete run of it is on record"
@@ -207,9 +186,9 @@ def why_run(output_path: Path, name: str, command: list[str], code: str) -> str:
     if stage["code"] != code:
         return "its code changed"
     for file, before in stage["inputs"].items():
-        if fingerprint(Path(file)) != before:
+        if digests.fingerprint(Path(file)) != before:
             return f"its input {file} changed"
     for file, before in stage["outputs"].items():
-        if fingerprint(output_path / file) != before:
+        if digests.of(output_path / file) != before:
             return f"its output {file} changed or is gone"
     return ""
