@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import PROJECT_ROOT, assert_user_error, make_picture, run_script_process
+from conftest import PROJECT_ROOT, assert_user_error, edit_in_place, make_picture, run_script_process
 from torch import nn
 
 import autoencoder_finetune
 from models.autoencoder import build_autoencoder
 from models.checkpoints import load_autoencoder, read_weights_file, save_autoencoder
+from utils.core.digests import FileDigests
 from utils.core.errors import ImageError, UserError
 from utils.core.tables import read_table
 from utils.data.images import load_pixels
@@ -313,12 +315,45 @@ def test_fingerprint_notices_what_matters(tmp_path):
     assert base != fingerprint(Settings(), "other start", images)
     assert base != fingerprint(Settings(), "start", images.iloc[1:])
     assert base != fingerprint(Settings(), "start", images, arch="vgg11")
-    file = tmp_path / "a.jpg"
-    file.write_bytes(b"12")
-    listed = pd.DataFrame({"image_id": ["a.jpg"], "path": [str(file)]})
-    before = fingerprint(Settings(), "start", listed)
-    file.write_bytes(b"123")
-    assert before != fingerprint(Settings(), "start", listed)
+
+
+def stored_images(folder, count=IMAGES):
+    """Files that hold the number of the image they stand for."""
+    images = image_list(count)
+    images["path"] = [str(folder / f"{number}.txt") for number in range(count)]
+    for number, path in enumerate(images["path"]):
+        Path(path).write_text(f"{number:03d}")
+    return images
+
+
+def test_a_state_is_not_gone_on_with_when_an_exposed_image_was_edited(tmp_path):
+    images, seen = stored_images(tmp_path), []
+
+    def load(file):
+        seen.append(int(file.content))
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+        return pixels_of(file.content)
+
+    settings = Settings(loss="mse", learning_rate=1e-2, image_size=16, order="dataset")
+    with pytest.raises(KeyboardInterrupt):
+        make_tuner(tmp_path, settings, load=load, images=images).run()
+    edit_in_place(Path(images["path"][IMAGES - 1]), "777")  # not seen yet
+    assert make_tuner(tmp_path, settings, load=load, images=images).run().resumed == 3
+    edit_in_place(Path(images["path"][1]), "555")
+    with pytest.raises(UserError, match="other images"):
+        make_tuner(tmp_path, settings, load=load, images=images).run()
+
+
+def test_what_was_read_is_digested_as_what_is_there(tmp_path):
+    images = stored_images(tmp_path)
+    digests = FileDigests(tmp_path)
+    progress = make_tuner(
+        tmp_path, load=lambda file: pixels_of(file.content), images=images, digests=digests
+    ).run()
+    assert progress.pictures(images) == digests.of_images(images)
+    edit_in_place(Path(images["path"][2]), "555")
+    assert progress.pictures(images) != digests.of_images(images)
 
 
 # ---------------------------------------------------------------------------------------------- what can go wrong
@@ -438,7 +473,7 @@ def test_script_writes_everything_and_is_up_to_date_afterwards(mini_memcat, tmp_
     assert meta["settings"]["loss"] == "lpips-sq"
     assert any("random weights" in caveat for caveat in meta["caveats"])
     assert (tmp_path / f"training_{name}.png").stat().st_size > 5000
-    assert not list((tmp_path / "shards").glob("*"))
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["digests.json"]
     before = {path: path.read_bytes() for path in tmp_path.glob(f"*{name}*")}
     assert len(before) == 5
     caplog.clear()
@@ -446,6 +481,27 @@ def test_script_writes_everything_and_is_up_to_date_afterwards(mini_memcat, tmp_
         finetune(mini_memcat, tmp_path, "--limit", 5)
     assert "up to date" in caplog.text
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_edited_picture_or_table_is_noticed_by_its_content(mini_memcat, tmp_path):
+    data, output = shutil.copytree(mini_memcat, tmp_path / "data"), tmp_path / "out"
+    finetune(data, output, "--limit", 2, "--loss", "mse")
+    (table,) = output.glob("exposures_*.csv")
+    written = table.read_text()
+    edit_in_place(table, written.replace("0.", "1.", 1))
+    finetune(data, output, "--limit", 2, "--loss", "mse")
+    assert table.read_text() == written
+    picture = (
+        data
+        / "MemCat_images"
+        / "MemCat"
+        / exposures(output, table.stem.removeprefix("exposures_")).at[0, "image_id"]
+    )
+    content = bytearray(picture.read_bytes())
+    content[-20] ^= 1
+    edit_in_place(picture, bytes(content))
+    with pytest.raises(UserError, match=r"made otherwise \(other images"):
+        finetune(data, output, "--limit", 2, "--loss", "mse")
 
 
 def test_what_a_kill_left_beside_the_state_goes_with_it(mini_memcat, tmp_path):
@@ -456,7 +512,7 @@ def test_what_a_kill_left_beside_the_state_goes_with_it(mini_memcat, tmp_path):
     left.write_bytes(b"cut sho")
     finetune(mini_memcat, tmp_path, "--limit", 2, "--loss", "mse", "--checkpoint-every", 1)
     assert len(list(tmp_path.glob("*.pth"))) == 1
-    assert not list((tmp_path / "shards").iterdir())
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["digests.json"]
 
 
 def test_first_exposure_is_the_loss_of_the_starting_weights(mini_memcat, tmp_path):

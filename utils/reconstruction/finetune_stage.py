@@ -96,24 +96,23 @@ def load_start(args: Namespace, run: Run, path: Path | None) -> Autoencoder:
 
 
 def find_finished(
-    args: Namespace, run: Run, path: Path, settings: Settings, wanted: str
+    args: Namespace, run: Run, path: Path, settings: Settings, wanted: str, images: pd.DataFrame
 ) -> dict[str, Any] | None:
     """Return the meta of a model that was already trained exactly so; refuse to replace one trained otherwise."""
     from models.checkpoints import read_weights_file
-    from utils.core.tables import output_file
 
     if args.overwrite or not path.exists():
         return None
     content = read_weights_file(path)
     meta = content.get("meta", {}) if isinstance(content, dict) else {}
-    if meta.get("fingerprint") != wanted:
+    if (meta.get("fingerprint"), meta.get("pictures")) != (wanted, run.digests.of_images(images)):
         how = differences(meta["settings"], asdict(settings)) if "settings" in meta else "not by this stage"
         raise UserError(
             f"{path} is there already and was made otherwise ({how}). "
             "Train it anew with --overwrite, or use another --output-path."
         )
-    outputs = [output_file(args.output_path, table, path.stem) for table in ("exposures", "training")]
-    if not all(output.exists() for output in outputs):
+    outputs = [args.output_path / name for name in meta["outputs"]]
+    if {output.name: run.digests.of(output) for output in outputs} != meta["outputs"]:
         return None
     run.note_caveats(meta["caveats"])
     for output in (path, *outputs):
@@ -144,8 +143,10 @@ def save_model(
     """Write a model's tables, its curve and, last of all, its weights."""
     from models.checkpoints import save_autoencoder
 
-    run.write_table(exposure_table(progress, images), "exposures", path.stem)
-    run.write_table(training_table(progress), "training", path.stem)
+    tables = [
+        run.write_table(exposure_table(progress, images), "exposures", path.stem),
+        run.write_table(training_table(progress), "training", path.stem),
+    ]
     run.save_figure(loss_curve(progress, path.stem, settings.loss), f"training_{path.stem}")
     save_autoencoder(
         path,
@@ -154,6 +155,8 @@ def save_model(
         caveats=run.caveats,
         settings=asdict(settings),
         fingerprint=wanted,
+        pictures=progress.pictures(images),
+        outputs={table.name: run.digests.of(table) for table in tables},
         exposures=sum(map(len, progress.losses)),
         skipped=unreadable(progress, images),
     )
@@ -175,7 +178,7 @@ def train_one(
     from utils.reconstruction.losses import ReconstructionLosses, uses_pretrained
 
     wanted = fingerprint(settings, start[1], images, arch=args.arch, weights=args.weights)
-    finished = find_finished(args, run, path, settings, wanted)
+    finished = find_finished(args, run, path, settings, wanted, images)
     if finished is not None:
         return wanted, finished.get("skipped", [])
     if args.weights == "random" and uses_pretrained([settings.loss]):
@@ -203,6 +206,7 @@ def train_one(
         checkpoint_every=args.checkpoint_every,
         workers=args.workers,
         on_error=args.on_error,
+        digests=run.digests,
     )
     progress = tuner.run()
     save_model(run, path, model, settings, wanted, progress, images)

@@ -8,7 +8,6 @@ happened.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.core.digests import FileDigests, Seen, combined_digest
 from utils.core.errors import UserError
 from utils.core.log import log
 
@@ -107,20 +107,18 @@ def model_name(
 
 
 def fingerprint(settings: Settings, start: str, images: pd.DataFrame, **more: Any) -> str:
-    """Digest everything that can change the outcome.
+    """Digest everything that can change the outcome but the contents of the images, which are known when they are read.
 
     Args:
         settings: The settings.
         start: What the weights start from: a checkpoint's SHA-256, or the seed of random ones.
-        images: With ``image_id`` and ``path``; the sizes of the files count.
+        images: With ``image_id``.
         more: Further plain values that matter.
     """
     values = {**asdict(settings), "start": start, **more}
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for image_id, path in zip(images["image_id"], images["path"], strict=True):
-        size = Path(path).stat().st_size if Path(path).exists() else -1
-        digest.update(f"{image_id}\0{size}\n".encode())
-    return digest.hexdigest()
+    return combined_digest(
+        [(json.dumps(values, sort_keys=True), ""), *((name, "") for name in images["image_id"])]
+    )
 
 
 def exposure_order(count: int, epoch: int, order: str, seed: int) -> np.ndarray:
@@ -149,6 +147,7 @@ class Progress:
         losses: Per epoch, the losses in order of exposure.
         indices: Per epoch, which image each loss belongs to.
         skipped: (index, reason) of images that could not be read, once each.
+        read: What each image's file held when it was first read, by index (see `utils.core.digests.Seen`).
         resumed: Exposures that a previous process had done.
     """
 
@@ -157,7 +156,12 @@ class Progress:
     losses: list[list[float]] = field(default_factory=lambda: [[]])
     indices: list[list[int]] = field(default_factory=lambda: [[]])
     skipped: dict[int, str] = field(default_factory=dict)
+    read: dict[int, list[Any]] = field(default_factory=dict)
     resumed: int = 0
+
+    def pictures(self, images: pd.DataFrame) -> str:
+        """Digest what was read, as `utils.core.digests.FileDigests.of_images` does what is there."""
+        return combined_digest((name, self.read[index][0]) for index, name in enumerate(images["image_id"]))
 
     def next_epoch(self) -> None:
         """Start the following epoch."""
@@ -180,6 +184,7 @@ class FineTuner:
         checkpoint_every: Steps between two saved states.
         workers: Threads that read ahead.
         on_error: ``skip`` or ``fail``, for images that cannot be read.
+        digests: Notes what the images' files held; known to this object alone when left out.
     """
 
     def __init__(
@@ -194,6 +199,7 @@ class FineTuner:
         checkpoint_every: int = 500,
         workers: int = 2,
         on_error: str = "skip",
+        digests: FileDigests | None = None,
     ) -> None:
         import torch
 
@@ -203,6 +209,7 @@ class FineTuner:
         self.state_path, self.fingerprint = state_path, run_fingerprint
         self.load, self.checkpoint_every = load, checkpoint_every
         self.workers, self.on_error = workers, on_error
+        self.digests = digests or FileDigests(state_path.parent)
         self.optimizer = torch.optim.Adam(
             model.parameters(), lr=settings.learning_rate, fused=self.device.type in ("cpu", "cuda")
         )
@@ -272,12 +279,17 @@ class FineTuner:
         ).tolist()[self.progress.batch * size :]
         paths = self.images["path"].tolist()
         values = read_ahead(
-            self.load, [str(paths[index]) for index in order], self.workers, 2 * size + 2 * self.workers
+            self.load,
+            [str(paths[index]) for index in order],
+            self.workers,
+            2 * size + 2 * self.workers,
+            self.digests,
         )
         for start in range(0, len(order), size):
             indices, pixels = [], []
             for index in order[start : start + size]:
                 value = next(values)
+                self.progress.read.setdefault(index, list(self.digests.last_seen(paths[index])))
                 if isinstance(value, ImageError):
                     self._skip(index, value)
                 else:
@@ -370,7 +382,7 @@ class FineTuner:
         if not self.state_path.exists():
             return
         state = read_weights_file(self.state_path)
-        if state["fingerprint"] != self.fingerprint:
+        if state["fingerprint"] != self.fingerprint or self._has_changed(state["progress"]["read"]):
             raise UserError(
                 f"{self.state_path} is the state of an unfinished fine-tuning with other settings "
                 f"({differences(state['settings'], asdict(self.settings))}). Finish it with those, or start anew "
@@ -381,6 +393,15 @@ class FineTuner:
         self.progress = Progress(**state["progress"])
         self.progress.resumed = sum(map(len, self.progress.losses))
         log.info("Going on after %d exposures (%s)", self.progress.resumed, self.state_path)
+
+    def _has_changed(self, read: dict[int, list[Any]]) -> bool:
+        """Say whether an image holds something else than when it was exposed."""
+        for index, values in read.items():
+            path, seen = self.images["path"].iloc[index], Seen.of_json(values)
+            self.digests.note(path, seen)
+            if self.digests.of(path) != seen.digest:
+                return True
+        return False
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
