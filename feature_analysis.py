@@ -3,7 +3,7 @@
 Reads: images and scores; to evaluate, also the attribution table (ig_<model>.csv), reconstruction errors
 and distinctiveness, where there are any. Done: features of each image, from its file at its own size; their
 rank correlation with memorability and with each attribution measure; memorability predicted from them.
-Writes: image_features.csv and the objects and segments in scene_cache_<detector>_<segmenter>.npz;
+Writes: image_features.csv and the objects and segments in scene_cache_<detector>_<segmenter>.sqlite;
 feature_correlations.csv, feature_model.csv, feature_importance.csv and their figures.
 """
 

@@ -169,7 +169,7 @@ def time_networks(paths: list[str], args: argparse.Namespace, size: str) -> dict
     detector, segmenter = detector.to(device), segmenter.to(device)
     preset = about["transforms"]
     work = make_work(detector, segmenter, preset, device)
-    pixels = [read_picture(path).pixels for path in paths]
+    pixels = [read_picture(path) for path in paths]
     step = args.batch_size
 
     def batches(values):

@@ -102,7 +102,8 @@ def test_whole_stage_with_light_networks_then_again(memcat24, tmp_path):
     assert record["counts"]["done"] == 12
     assert record["counts"]["undefined_values"] == frames["image_features"][every[4:]].isna().sum().sum()
     assert (
-        "scene_cache_fasterrcnn_mobilenet_v3_large_320_fpn_lraspp_mobilenet_v3_large.npz" in record["outputs"]
+        "scene_cache_fasterrcnn_mobilenet_v3_large_320_fpn_lraspp_mobilenet_v3_large.sqlite"
+        in record["outputs"]
     )
 
     before = {

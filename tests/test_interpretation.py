@@ -23,7 +23,7 @@ from utils.core.tables import read_table
 from utils.data.image_lists import named_images, read_image_ids
 from utils.data.images import load_pixels
 from utils.scenes.cache import cache_path, write_scene_cache
-from utils.scenes.networks import Picture, scene_row
+from utils.scenes.networks import scene_row
 
 MODEL = "mem_vgg_autoencoder"
 SIZE = 64
@@ -206,9 +206,9 @@ def write_cache(output: Path, image_ids: list[str], weights: str = "random") -> 
     ]
     masks = [np.zeros((70, 70), np.uint8) for _ in found]
     masks[0][:35], masks[1][:] = 3, 5
-    picture = Picture(np.zeros((70, 70, 3), np.uint8), 1)
+    picture = np.zeros((70, 70, 3), np.uint8)
     rows = [
-        {"image_id": name, **scene_row(picture, *parts)}
+        {"image_id": name, "sha256": "", **scene_row(picture, *parts)}
         for name, *parts in zip(image_ids, found, masks, strict=True)
     ]
     header = {
@@ -216,7 +216,6 @@ def write_cache(output: Path, image_ids: list[str], weights: str = "random") -> 
         "digests": [],
         "object_names": ["cat"],
         "segment_names": [str(number) for number in range(21)],
-        "skipped": [],
     }
     write_scene_cache(cache_path(output, "d", "s"), header, rows)
 

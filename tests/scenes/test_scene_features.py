@@ -1,13 +1,13 @@
 """Known answers for objects and segments, the cache, and the two passes behind it."""
 
-import json
+from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import edit_in_place
 from PIL import Image
 
 from utils.core.errors import UserError
@@ -15,7 +15,7 @@ from utils.core.feature_names import SCENE_FEATURES
 from utils.data.images import preprocess
 from utils.features.scene import object_features, scene_features, segment_features
 from utils.scenes import networks as scene
-from utils.scenes.cache import check_min_score, load_scene_cache
+from utils.scenes.cache import check_min_score, load_scene_cache, write_scene_cache
 from utils.scenes.geometry import Detections, box_mask, boxes_in_crop, mask_in_crop
 
 DETECTOR, SEGMENTER = "fasterrcnn_mobilenet_v3_large_320_fpn", "lraspp_mobilenet_v3_large"
@@ -325,16 +325,20 @@ def test_cache_answers_with_boxes_masks_and_features(tmp_path, images, networks)
     assert features["foreground_background_distance"] > 30
 
 
-def test_mask_is_kept_bit_by_bit():
+def test_masks_and_boxes_are_kept_bit_by_bit(tmp_path):
     rng = np.random.default_rng(0)
     mask = rng.integers(0, 21, (37, 53), dtype=np.uint8)
-    picture = scene.Picture(rng.integers(0, 256, (37, 53, 3), dtype=np.uint8), 9)
-    row = scene.scene_row(picture, {"box": [], "label": [], "score": []}, mask)
-    json.dumps(row)
-    from base64 import b64decode
-
-    unpacked = cv2.imdecode(np.frombuffer(b64decode(row["mask_png"]), np.uint8), cv2.IMREAD_GRAYSCALE)
-    np.testing.assert_array_equal(unpacked, mask)
+    picture = rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    found = {"box": [[0.1, 0.2, 0.7, 1 / 3]], "label": [2], "score": [float(np.float32(0.9))]}
+    about = {"object_names": OBJECT_NAMES, "segment_names": SEGMENT_NAMES}
+    rows = [{"image_id": "a", "sha256": "0", **scene.scene_row(picture, found, mask)}]
+    cache = write_scene_cache(tmp_path / "cache.sqlite", about, rows)
+    np.testing.assert_array_equal(cache.mask("a"), mask)
+    boxes = cache.boxes("a")
+    np.testing.assert_array_equal(
+        boxes.boxes, np.float32([[0.1, 0.2, 0.7, 1 / 3]]) * np.float32([53, 37, 53, 37])
+    )
+    assert (boxes.labels, boxes.scores.tolist()) == (("dog",), [np.float32(0.9)])
 
 
 def test_networks_run_once_per_image_and_a_threshold_needs_none(tmp_path, images, networks, monkeypatch):
@@ -380,7 +384,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, images, net
     monkeypatch.setattr(scene, "segment", killed)
     with pytest.raises(KeyboardInterrupt):
         scene.ensure_scene_cache(images, second, SETTINGS)
-    assert not list(second.glob("*.npz"))
+    assert not list(second.glob("*.sqlite*"))
     networks["count"] = 0
     scene.ensure_scene_cache(images, second, SETTINGS)
     assert networks["count"] == 1  # of five images in three shards, two shards were finished
@@ -400,6 +404,16 @@ def test_a_changed_file_is_looked_at_again(tmp_path, images, networks):
     cache, _ = scene.ensure_scene_cache(images, tmp_path, SETTINGS)
     assert networks["count"] == 6
     assert cache.size("set/1.png") == (44, 66)
+    content = bytearray(Path(images["path"][1]).read_bytes())
+    content[30] ^= 1  # within a checksum, so that it is no picture any more
+    edit_in_place(Path(images["path"][1]), bytes(content))
+    cache, skipped = scene.ensure_scene_cache(images, tmp_path, SETTINGS)
+    assert [name for name, _ in skipped] == ["set/1.png"]
+    assert "set/1.png" not in cache
+    content[30] ^= 1
+    edit_in_place(Path(images["path"][1]), bytes(content))  # mended: used again
+    cache, skipped = scene.ensure_scene_cache(images, tmp_path, SETTINGS)
+    assert (skipped, len(cache), networks["count"]) == ([], 5, 7)
 
 
 def test_unreadable_images_are_named_once_and_not_tried_again(tmp_path, images, networks, monkeypatch):
@@ -459,7 +473,7 @@ def test_loading_finds_the_one_cache_or_says_which_there_are(tmp_path, images, n
     with pytest.raises(UserError) as error:
         load_scene_cache(tmp_path)
     assert str(error.value) == (
-        f"Several scene caches stand in {tmp_path}: scene_cache_fast_small.npz, scene_cache_slow_small.npz. "
+        f"Several scene caches stand in {tmp_path}: scene_cache_fast_small.sqlite, scene_cache_slow_small.sqlite. "
         "Choose one with --detector and --segmenter."
     )
     assert len(load_scene_cache(tmp_path, detector="slow")) == 5

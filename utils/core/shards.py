@@ -115,6 +115,14 @@ def _open_shard(shard: Path) -> Iterator[Any]:
         ) from None
 
 
+class NoReadableImageError(UserError):
+    """Not one image of a job could be read. ``result`` says why; it has no rows, and may be finished."""
+
+    def __init__(self, message: str, result: "ShardedResult") -> None:
+        super().__init__(message)
+        self.result = result
+
+
 class ShardedResult:
     """The finished shards of one job, to be read in order, merged and then let go.
 
@@ -529,7 +537,7 @@ def run_sharded(
     if is_main_rank() and len(result.skipped) == len(images):
         reasons = "; ".join(f"{image_id}: {reason}" for image_id, reason in result.skipped[:3])
         shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(
-            f"{name}: none of the {len(images)} images could be read ({reasons}). Check the files."
+        raise NoReadableImageError(
+            f"{name}: none of the {len(images)} images could be read ({reasons}). Check the files.", result
         )
     return result

@@ -1,16 +1,18 @@
-"""What detector and segmenter found in each picture, kept in one file."""
+"""What detector and segmenter found in each picture, kept in one SQLite file, a row per picture."""
 
 from __future__ import annotations
 
 import json
-import zipfile
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from utils.core.errors import UserError
+from utils.core.files import atomic_path
 from utils.scenes.geometry import (
     Detections,
     box_areas,
@@ -22,38 +24,63 @@ SCORE_FLOOR = 0.05
 """Detections below this score are not kept: the detectors themselves drop them."""
 
 DEFAULT_MIN_SCORE = 0.5
-_LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
 _CACHE_COMMAND = "python feature_analysis.py --calculate-features --features scene"
+_SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE pictures (
+    image_id TEXT PRIMARY KEY,
+    sha256 TEXT NOT NULL,  -- of the picture's file
+    reason TEXT,           -- why it could not be read, where it could not
+    height INTEGER,        -- as the networks saw it, long side at most 1,024 px
+    width INTEGER,
+    objects TEXT,          -- JSON: [left, top, right, bottom (shares of the sides), class, score] of each, by score
+    mask BLOB,             -- PNG of the class of every pixel, 0 being background
+    distance REAL          -- between the mean CIELAB colours of foreground and background; NULL without either
+) WITHOUT ROWID;
+"""
+COLUMNS = ("image_id", "sha256", "reason", "height", "width", "objects", "mask", "distance")
 
 
-@dataclass(frozen=True)
 class SceneCache:
-    """Detections and masks of many pictures, by image id.
+    """Detections and masks of many pictures, by image id, read from the file when they are asked for.
 
     ``image_id in cache`` tells whether a picture is there; ``cache.random`` whether the networks had random weights,
     in which case whoever uses it must say so (`random_parts` names them).
 
     Attributes:
-        header: networks, weights, class names, score floor, image ids, and the files' sizes.
-        arrays: ``size`` (n, 2) height and width; ``offset`` (n + 1) into ``box`` (k, 4), ``label`` (k) and ``score``
-            (k); ``distance`` (n) CIELAB; ``mask_offset`` (n + 1) into ``mask_png``.
+        path: the file.
+        about: ``settings`` (networks, weights), ``digests`` of the weight files, ``object_names`` and
+            ``segment_names`` by class index.
+        known: by image id, SHA-256 of the picture's file when the networks saw it, or when it could not be read.
+        skipped: by image id, why a picture could not be read.
+
+    Raises:
+        UserError: the file is damaged or not a scene cache.
     """
 
-    header: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_row", {name: row for row, name in enumerate(self.header["image_ids"])})
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
+            about = self._file.execute("SELECT name, value FROM about")
+            self.about: dict[str, Any] = {name: json.loads(value) for name, value in about}
+            rows = self._file.execute("SELECT image_id, sha256, reason FROM pictures").fetchall()
+        except (sqlite3.Error, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read as a scene cache ({error}). Delete it and run: {_CACHE_COMMAND}"
+            ) from None
+        self.known: dict[str, str] = {name: sha256 for name, sha256, _ in rows}
+        self.skipped: dict[str, str] = {name: reason for name, _, reason in rows if reason is not None}
 
     @property
     def image_ids(self) -> list[str]:
-        """All image ids, sorted."""
-        return self.header["image_ids"]
+        """Ids of all pictures that the networks saw, sorted."""
+        return [name for name in self.known if name not in self.skipped]
 
     @property
     def random(self) -> bool:
         """Whether detector and segmenter had random weights."""
-        return self.header["settings"]["weights"] == "random"
+        return self.about["settings"]["weights"] == "random"
 
     @property
     def random_parts(self) -> str:
@@ -63,18 +90,21 @@ class SceneCache:
     @property
     def segment_names(self) -> list[str]:
         """Class names of the masks' values."""
-        return self.header["segment_names"]
+        return self.about["segment_names"]
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._row
+        return image_id in self.known and image_id not in self.skipped
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self.known) - len(self.skipped)
+
+    def rows(self) -> Iterable[tuple]:
+        """Yield all rows in the order of `COLUMNS`, by image id."""
+        return self._file.execute(f"SELECT {', '.join(COLUMNS)} FROM pictures ORDER BY image_id")
 
     def size(self, image_id: str) -> tuple[int, int]:
         """Height and width of the picture as the networks saw it (long side at most 1,024 px)."""
-        height, width = self.arrays["size"][self._find(image_id)]
-        return int(height), int(width)
+        return self._values(image_id, "height", "width")
 
     def boxes(
         self, image_id: str, crop: bool = False, size: int = 224, min_score: float = DEFAULT_MIN_SCORE
@@ -93,19 +123,17 @@ class SceneCache:
             UserError: `min_score` is below what the cache holds.
         """
         check_min_score(min_score)
-        row = self._find(image_id)
-        part = slice(*self.arrays["offset"][row : row + 2])
-        names = self.header["object_names"]
-        height, width = self.size(image_id)
-        boxes = self.arrays["box"][part]
-        keep = self.arrays["score"][part] >= min_score
+        height, width, objects = self._values(image_id, "height", "width", "objects")
+        table = np.array(json.loads(objects), np.float32).reshape(-1, 6)
+        boxes, classes, scores = table[:, :4], table[:, 4].astype(int), table[:, 5]
+        keep = scores >= min_score
         if crop:
             boxes = boxes_in_crop(boxes, height, width, size)
             keep &= box_areas(boxes) > 0
         else:
             boxes = boxes * np.float32([width, height, width, height])
-        labels = tuple(names[index] for index in self.arrays["label"][part][keep])
-        return Detections(boxes[keep], labels, self.arrays["score"][part][keep])
+        labels = tuple(self.about["object_names"][index] for index in classes[keep])
+        return Detections(boxes[keep], labels, scores[keep])
 
     def mask(self, image_id: str, crop: bool = False, size: int = 224) -> np.ndarray:
         """Class index of every pixel of one picture, 0 being background.
@@ -124,20 +152,20 @@ class SceneCache:
         """
         import cv2
 
-        row = self._find(image_id)
-        packed = self.arrays["mask_png"][slice(*self.arrays["mask_offset"][row : row + 2])]
+        packed = np.frombuffer(self._values(image_id, "mask")[0], np.uint8)
         mask = cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE)
         return mask_in_crop(mask, size) if crop else mask
 
     def distance(self, image_id: str) -> float:
         """Distance between the mean LAB colours of foreground and background (CIE76); NaN without either."""
-        return float(self.arrays["distance"][self._find(image_id)])
+        (distance,) = self._values(image_id, "distance")
+        return np.nan if distance is None else distance
 
-    def _find(self, image_id: str) -> int:
-        try:
-            return self._row[image_id]
-        except KeyError:
-            raise KeyError(f"{image_id} is not in the scene cache ({len(self)} images)") from None
+    def _values(self, image_id: str, *columns: str) -> tuple:
+        if image_id not in self:
+            raise KeyError(f"{image_id} is not in the scene cache ({len(self)} images)")
+        query = f"SELECT {', '.join(columns)} FROM pictures WHERE image_id = ?"
+        return self._file.execute(query, (image_id,)).fetchone()
 
 
 def check_min_score(min_score: float) -> None:
@@ -155,7 +183,7 @@ def check_min_score(min_score: float) -> None:
 
 def cache_path(output_path: Path, detector: str, segmenter: str) -> Path:
     """Where the cache of a pair of networks stands in the output folder."""
-    return Path(output_path) / f"scene_cache_{detector}_{segmenter}.npz"
+    return Path(output_path) / f"scene_cache_{detector}_{segmenter}.sqlite"
 
 
 def load_scene_cache(
@@ -174,89 +202,31 @@ def load_scene_cache(
     Raises:
         UserError: the file is damaged, or several caches fit.
     """
-    pattern = f"scene_cache_{detector or '*'}_{segmenter or '*'}.npz"
+    pattern = cache_path(output_path, detector or "*", segmenter or "*").name
     found = sorted(Path(output_path).glob(pattern))
     if len(found) > 1:
         raise UserError(
             f"Several scene caches stand in {output_path}: {', '.join(path.name for path in found)}. "
             "Choose one with --detector and --segmenter."
         )
-    return read_scene_cache(found[0]) if found else None
+    return SceneCache(found[0]) if found else None
 
 
-def read_scene_cache(path: Path) -> SceneCache:
-    """Read one cache file.
-
-    Raises:
-        UserError: the file is damaged or not a scene cache.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        header = json.loads(arrays.pop("header").tobytes())
-        return SceneCache(header, arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read as a scene cache ({error}). Delete it and run: {_CACHE_COMMAND}"
-        ) from None
-
-
-def write_scene_cache(path: Path, header: dict[str, Any], rows: list[dict]) -> None:
-    """Pack rows as `scene_row` makes them into one cache file, atomically.
+def write_scene_cache(path: Path, about: dict[str, Any], rows: Iterable[dict[str, Any]]) -> SceneCache:
+    """Write one cache file, atomically; equal content gives equal bytes.
 
     Args:
         path: the file.
-        header: ``settings`` (networks and weights), ``digests`` of the weight files, ``object_names`` and
-            ``segment_names`` by class index, ``skipped`` (image id, reason, bytes) of unreadable files.
-        rows: one per image, any order; ``image_id`` unique.
+        about: see `SceneCache`.
+        rows: one per picture, sorted by image id, with `COLUMNS` as keys (those that are absent stay empty).
     """
-    from base64 import b64decode
-
-    from utils.core.files import atomic_path
-
-    rows = sorted(rows, key=lambda row: row["image_id"])
-    masks = [np.frombuffer(b64decode(row["mask_png"]), np.uint8) for row in rows]
-    header = {
-        **header,
-        "score_floor": SCORE_FLOOR,
-        "image_ids": [row["image_id"] for row in rows],
-        "bytes": [row["bytes"] for row in rows],
-    }
-    arrays = {
-        "header": np.frombuffer(json.dumps(header, ensure_ascii=False).encode(), np.uint8),
-        "size": np.array([[row["height"], row["width"]] for row in rows], np.int32),
-        "offset": np.cumsum([0] + [len(row["score"]) for row in rows]).astype(np.int64),
-        "box": np.array([box for row in rows for box in row["box"]], np.float32).reshape(-1, 4),
-        "label": np.array([label for row in rows for label in row["label"]], np.int16),
-        "score": np.array([score for row in rows for score in row["score"]], np.float32),
-        "distance": np.array([row["distance"] for row in rows], np.float64),
-        "mask_offset": np.cumsum([0] + [len(mask) for mask in masks]).astype(np.int64),
-        "mask_png": np.concatenate([*masks, np.empty(0, np.uint8)]),
-    }
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
-
-
-def _rows_of(cache: SceneCache) -> list[dict]:
-    """Unpack a cache into rows again, to add others to them."""
-    from base64 import b64encode
-
-    arrays = cache.arrays
-    rows = []
-    for row, image_id in enumerate(cache.image_ids):
-        part = slice(*arrays["offset"][row : row + 2])
-        packed = arrays["mask_png"][slice(*arrays["mask_offset"][row : row + 2])]
-        rows.append(
-            {
-                "image_id": image_id,
-                "bytes": cache.header["bytes"][row],
-                "height": int(arrays["size"][row, 0]),
-                "width": int(arrays["size"][row, 1]),
-                "box": arrays["box"][part].tolist(),
-                "label": arrays["label"][part].tolist(),
-                "score": arrays["score"][part].tolist(),
-                "distance": float(arrays["distance"][row]),
-                "mask_png": b64encode(packed.tobytes()).decode(),
-            }
-        )
-    return rows
+    entries = [(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(about.items())]
+    pictures = (tuple(map(row.get, COLUMNS)) for row in rows)
+    with atomic_path(path) as temporary, closing(sqlite3.connect(temporary)) as file:
+        file.executescript(
+            f"PRAGMA journal_mode = MEMORY; {_SCHEMA}"
+        )  # a kill leaves nothing beside the file
+        with file:
+            file.executemany("INSERT INTO about VALUES (?, ?)", entries)
+            file.executemany(f"INSERT INTO pictures VALUES ({', '.join('?' * len(COLUMNS))})", pictures)
+    return SceneCache(path)

@@ -1,6 +1,6 @@
 """Objects and segments of a photograph: one pass of a detector and a segmenter, cached, and the features made from it.
 
-The networks run once per image. What they found is kept in ``scene_cache_<detector>_<segmenter>.npz``: boxes as
+The networks run once per image. What they found is kept in ``scene_cache_<detector>_<segmenter>.sqlite``: boxes as
 fractions of the picture's sides, labels and scores (from `SCORE_FLOOR` up), and the class of every pixel as a
 losslessly packed uint8 mask. Another score threshold, or the attribution stage that asks where objects are, reads the
 cache and needs no network.
@@ -8,25 +8,22 @@ cache and needs no network.
 
 from __future__ import annotations
 
+import heapq
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.core.errors import ImageError, UserError
+from utils.core.digests import FileContent, file_digests
+from utils.core.errors import UserError
 from utils.core.log import log
-from utils.core.shards import Batch, ShardedResult
+from utils.core.shards import Batch, NoReadableImageError, ShardedResult
 from utils.data.pixels import bounded, read_pixels
-from utils.scenes.cache import (
-    SCORE_FLOOR,
-    SceneCache,
-    _rows_of,
-    cache_path,
-    read_scene_cache,
-    write_scene_cache,
-)
+from utils.scenes.cache import COLUMNS, SCORE_FLOOR, SceneCache, cache_path, write_scene_cache
 from utils.scenes.geometry import foreground_background_distance
 
 if TYPE_CHECKING:
@@ -40,20 +37,13 @@ MAX_OBJECT_ASPECT = 100.0
 """Strips longer than this are less than one pixel wide in the detectors, which therefore do not see them."""
 
 
-class Picture(NamedTuple):
-    """A decoded file on its way to the networks: pixels (H, W, 3) uint8 RGB, and the file's size in bytes."""
-
-    pixels: np.ndarray
-    file_bytes: int
-
-
-def read_picture(path: str | Path) -> Picture:
-    """Decode a file, reduced to at most 1,024 px on its longer side.
+def read_picture(path: str | Path | FileContent) -> np.ndarray:
+    """Decode a file, reduced to at most 1,024 px on its longer side: (H, W, 3) uint8 RGB.
 
     Raises:
         ImageError: the file cannot be read as an image.
     """
-    return Picture(bounded(read_pixels(path)), Path(path).stat().st_size)
+    return bounded(read_pixels(path))
 
 
 def _by_shape(pictures: Sequence[np.ndarray]) -> list[list[int]]:
@@ -148,67 +138,38 @@ def segment(
     return masks
 
 
-def scene_row(picture: Picture, found: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
-    """Put what the networks found in one picture into a row that JSON can keep."""
-    from base64 import b64encode
-
+def scene_row(picture: np.ndarray, found: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
+    """Put what the networks found in one picture into a row of the cache."""
     import cv2
 
     height, width = mask.shape
-    packed = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
+    parts = zip(found["box"], found["label"], found["score"], strict=True)
+    distance = foreground_background_distance(picture, mask)
     return {
-        "bytes": picture.file_bytes,
         "height": height,
         "width": width,
-        **found,
-        "distance": foreground_background_distance(picture.pixels, mask),
-        "mask_png": b64encode(packed.tobytes()).decode(),
+        "objects": json.dumps([[*box, label, score] for box, label, score in parts]),
+        "mask": cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1].tobytes(),
+        "distance": None if np.isnan(distance) else float(distance),
     }
 
 
 def make_work(
     detector: Any, segmenter: Any, preset: Any, device: torch.device | str
-) -> Callable[[list[str], list[Picture]], Batch]:
+) -> Callable[[list[str], list[np.ndarray]], Batch]:
     """Make the per-batch work of the sharded run: both networks over one batch of pictures."""
 
-    def work(image_ids: list[str], pictures: list[Picture]) -> Batch:
-        pixels = [picture.pixels for picture in pictures]
-        found = detect(detector, pixels, device)
-        masks = segment(segmenter, preset, pixels, device)
+    def work(image_ids: list[str], pictures: list[np.ndarray]) -> Batch:
+        found = detect(detector, pictures, device)
+        masks = segment(segmenter, preset, pictures, device)
         return Batch([scene_row(*parts) for parts in zip(pictures, found, masks, strict=True)])
 
     return work
 
 
-def _file_bytes(path: str) -> int:
-    file = Path(path)
-    return file.stat().st_size if file.exists() else -1
-
-
-def _unknown(images: pd.DataFrame, cache: SceneCache | None) -> pd.DataFrame:
-    """The images that a cache neither holds nor found unreadable, or whose files have changed size since."""
-    if cache is None:
-        return images
-    known = dict(zip(cache.image_ids, cache.header["bytes"], strict=True))
-    known |= {image_id: size for image_id, _, size in cache.header["skipped"]}
-    pairs = zip(images["image_id"], images["path"], strict=True)
-    return images[[known.get(image_id) != _file_bytes(path) for image_id, path in pairs]]
-
-
-def _any_readable(images: pd.DataFrame) -> bool:
-    for path in images["path"]:
-        try:
-            read_pixels(path)
-        except ImageError:
-            continue
-        return True
-    return False
-
-
 def _skipped_among(images: pd.DataFrame, cache: SceneCache, on_error: str) -> list[tuple[str, str]]:
-    """Which of the images an earlier pass found unreadable, and why; fatal with ``--on-error fail``."""
-    asked = set(images["image_id"])
-    skipped = [(image_id, reason) for image_id, reason, _ in cache.header["skipped"] if image_id in asked]
+    """Which of the images could not be read, and why; fatal with ``--on-error fail``."""
+    skipped = [(name, cache.skipped[name]) for name in images["image_id"] if name in cache.skipped]
     if skipped and on_error == "fail":
         raise UserError(
             f"{skipped[0][0]}: {skipped[0][1]}. "
@@ -285,11 +246,13 @@ def ensure_scene_cache(
     from utils.core.processes import is_main_rank
 
     path = cache_path(output_path, settings.detector, settings.segmenter)
-    cache = read_scene_cache(path) if path.exists() and not settings.overwrite else None
-    if cache is not None and cache.header["settings"] != settings.identity:
+    cache = SceneCache(path) if path.exists() and not settings.overwrite else None
+    if cache is not None and cache.about["settings"] != settings.identity:
         log.info("%s was made with other weights; it is made anew.", path)
         cache = None
-    unknown = _unknown(images, cache)
+    known, digests = cache.known if cache else {}, file_digests(output_path)
+    pairs = zip(images["image_id"], images["path"], strict=True)
+    unknown = images[[known.get(name) != digests.of(file) for name, file in pairs]]
     if unknown.empty:
         log.info("Objects and segments of %d images are up to date in %s.", len(images), path.name)
     else:
@@ -308,44 +271,43 @@ def _extend_cache(
 
     detector, about_objects = load_detector(settings.detector, settings.weights, settings.seed)
     segmenter, about_segments = load_segmenter(settings.segmenter, settings.weights, settings.seed)
-    header = {
+    about = {
         "settings": settings.identity,
         "digests": [about_objects["sha256"], about_segments["sha256"]],
         "object_names": about_objects["categories"],
         "segment_names": about_segments["categories"],
     }
-    if old is not None and old.header["digests"] != header["digests"]:
+    if old is not None and old.about["digests"] != about["digests"]:
         log.warning("%s was made with other weight files; all images are done again.", path)
         old, unknown = None, images
-    if old is not None and settings.on_error == "skip" and not _any_readable(unknown):
-        # Nothing to run on, which must not end a study that has its other images.
-        header["skipped"] = _merge_skipped(
-            old, unknown, [(name, "unreadable") for name in unknown["image_id"]]
-        )
-        write_scene_cache(path, header, _rows_of(old))
-        return read_scene_cache(path)
     device = settings.device
     work = make_work(detector.to(device), segmenter.to(device), about_segments["transforms"], device)
-    result = _run_networks(unknown, work, path, header["digests"], settings)
+    try:
+        result = _run_networks(unknown, work, path, about["digests"], settings)
+        found = result.rows()
+    except NoReadableImageError as error:
+        if old is None:
+            raise
+        result, found = error.result, iter(())  # which must not end a study that has its other images
     if not is_main_rank():
         return None
     done = set(unknown["image_id"])
-    kept = [row for row in _rows_of(old) if row["image_id"] not in done] if old else []
-    header["skipped"] = _merge_skipped(old, unknown, result.skipped)
-    write_scene_cache(path, header, kept + list(result.rows()))
-    result.finish([path])
-    return read_scene_cache(path)
-
-
-def _merge_skipped(
-    old: SceneCache | None, unknown: pd.DataFrame, skipped: list[tuple[str, str]]
-) -> list[list[Any]]:
-    """Unreadable images with their reasons and sizes: those found now, and the earlier ones not tried again."""
-    paths = dict(zip(unknown["image_id"], unknown["path"], strict=True))
-    earlier = [list(entry) for entry in old.header["skipped"] if entry[0] not in paths] if old else []
-    return sorted(
-        earlier + [[image_id, reason, _file_bytes(paths[image_id])] for image_id, reason in skipped]
+    kept = (dict(zip(COLUMNS, row, strict=True)) for row in old.rows()) if old else ()
+    cache = write_scene_cache(
+        path,
+        about,
+        heapq.merge(
+            (row for row in kept if row["image_id"] not in done),
+            ({**row, "sha256": result.read[row["image_id"]].digest} for row in found),
+            (
+                {"image_id": name, "sha256": result.read[name].digest, "reason": why}
+                for name, why in result.skipped
+            ),
+            key=itemgetter("image_id"),
+        ),
     )
+    result.finish([path])
+    return cache
 
 
 def _run_networks(
@@ -354,21 +316,16 @@ def _run_networks(
     """Both networks over the unknown images, in shards."""
     from utils.core.shards import run_sharded
 
-    def run(overwrite: bool) -> ShardedResult:
-        return run_sharded(
-            f"scenes_{settings.detector}_{settings.segmenter}",
-            unknown,
-            work,
-            output_path=path.parent,
-            settings={**settings.identity, "digests": digests},
-            load=read_picture,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            on_error=settings.on_error,
-            overwrite=overwrite,
-            description="objects and segments",
-        )
-
-    result = run(settings.overwrite)
-    # "Up to date" means an earlier cache had these images, but the one that stands there now has not.
-    return run(True) if result.up_to_date else result
+    return run_sharded(
+        f"scenes_{settings.detector}_{settings.segmenter}",
+        unknown,
+        work,
+        output_path=path.parent,
+        settings={**settings.identity, "digests": digests},
+        load=read_picture,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        on_error=settings.on_error,
+        overwrite=settings.overwrite,
+        description="objects and segments",
+    )
