@@ -391,6 +391,17 @@ def test_splits_are_stratified_seeded_and_exact():
     assert not make_splits(table, 1).equals(splits)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_high_and_low_scores_are_shared_out_alike(seed):
+    """100 images above the median and 100 below, of one kind: each half gives exactly 60, 10 and 30."""
+    scores = np.random.default_rng(100 + seed).permutation(200) / 200  # not the shuffle of the split itself
+    table = pd.DataFrame({"category": "a", "subcategory": "x", "memorability": scores, "split": ""})
+    splits = make_splits(table, seed)
+    above = table["memorability"] > table["memorability"].median()
+    for half in (above, ~above):
+        assert splits[half].value_counts().to_dict() == {"train": 60, "test": 30, "val": 10}
+
+
 def test_splits_are_written_once_and_reused(tmp_path, mini_memcat):
     dataset = load_dataset(dataset_args(mini_memcat, tmp_path))
     first = load_splits(dataset, tmp_path, seed=0)

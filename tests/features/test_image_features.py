@@ -164,6 +164,14 @@ def test_single_coloured_pixel_on_grey_is_not_a_hue():
     assert np.isnan(features.colour_features(picture)["hsv_hue_mean"])
 
 
+def test_half_a_grey_level_of_chroma_is_not_a_hue_and_two_levels_are():
+    picture = plain([128] * 3, 10, 10)
+    picture[:5] = (129, 128, 128)
+    assert np.isnan(features.colour_features(picture)["hsv_hue_mean"])
+    picture[:] = (130, 128, 128)
+    assert features.colour_features(picture)["hsv_hue_mean"] == pytest.approx(0, abs=1e-3)
+
+
 # ---- colourfulness, chroma contrast, colour diversity
 
 
@@ -294,6 +302,38 @@ def test_edge_density_grows_with_squares_and_ignores_faint_ones():
     assert squares(0, 220) == 0
     assert squares(4, 220) == pytest.approx(4 * squares(1, 220))
     assert squares(4, 60) == 0  # a step of 20 levels has a Sobel magnitude of 80, under the lower threshold
+
+
+def upright_edge(*levels_by_rows):
+    """Dark left half, and a right half whose level above the left's is given for each block of 20 rows."""
+    grey = np.full((20 * len(levels_by_rows), 60), 40, np.uint8)
+    for block, level in enumerate(levels_by_rows):
+        grey[20 * block : 20 * (block + 1), 30:] += np.uint8(level)
+    return grey
+
+
+def test_an_edge_begins_where_the_gradient_passes_200():
+    """A step of h levels has a Sobel magnitude of 4 h on an upright edge."""
+    assert features.structure_features(upright_edge(51))["edge_density"] > 0
+    assert features.structure_features(upright_edge(49))["edge_density"] == 0
+
+
+def test_an_edge_goes_on_where_the_gradient_stays_above_100():
+    """A step of 52 that fades to 26 (104) keeps its whole length; one that fades to 24 (96) loses the faint half."""
+
+    def lower_rows(level):
+        edges = [features.structure_features(upright_edge(52, step))["edge_density"] for step in (0, level)]
+        return (edges[1] - edges[0]) * 40 * 60
+
+    assert lower_rows(26) > lower_rows(24) + 12
+
+
+def test_the_gradient_of_a_slanted_edge_is_its_length_and_not_the_sum_of_its_parts():
+    """A slanted step of 40 levels has both parts at 120 or less: 170 together as a length, 240 as a sum."""
+    rows, columns = np.mgrid[:60, :60]
+    grey = np.where(rows + columns < 60, 40, 80).astype(np.uint8)
+    assert features.structure_features(grey)["edge_density"] == 0
+    assert features.structure_features((grey - 40) * 2 + 40)["edge_density"] > 0
 
 
 def test_sobel_entropy_of_a_vertical_edge():
