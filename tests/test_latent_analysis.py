@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from models.autoencoder import build_autoencoder
 from models.checkpoints import load_autoencoder, save_autoencoder
 from utils.data.images import load_pixels
-from utils.latents.figures import pick_extremes
+from utils.latents.figures import draw_extremes, pick_extremes
 from utils.latents.space import principal_components
 from utils.latents.stage import code_length, encode
 
@@ -270,6 +270,15 @@ def test_extremes_share_no_image():
     groups = pick_extremes(table, 8)
     assert groups["Most distinctive"]["image_id"].tolist() == ["e", "d"]
     assert groups["Least distinctive"]["image_id"].tolist() == ["a", "b"]
+
+
+def test_every_extreme_stands_above_its_own_neighbour():
+    table = pd.DataFrame({"image_id": list("abcd"), "distinctiveness": [1.0, 2, 3, 4], "memorability": 0.5})
+    table = table.assign(nearest_image_id=list("badc"), nearest_distance=[1.0, 1, 5, 5])
+    grey = {name: np.full((3, 2, 2), value) for name, value in zip("abcd", (0.1, 0.2, 0.3, 0.4), strict=True)}
+    figure = draw_extremes(pick_extremes(table), grey, "net", "euclidean")
+    shown = [axis.images[0].get_array()[0, 0, 0] if axis.images else None for axis in figure.axes]
+    assert shown == [0.4, 0.3, 0.3, 0.4, 0.1, 0.2, 0.2, 0.1]
 
 
 def test_measures_get_a_table_and_rows_of_their_own(finished, data, tmp_path):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import assert_user_error, make_picture, run_script_process, write_memcat
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.stats import percentileofscore, spearmanr
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -681,6 +681,29 @@ def test_a_contact_sheet_of_many_pictures_has_pages_and_says_what_it_leaves_out(
     ):
         write_contact_sheet(table[:count], tmp_path)
         assert sorted(path.name for path in tmp_path.glob("contact_sheet*")) == expected
+
+
+def test_a_contact_sheet_of_too_many_shows_both_ends_with_their_numbers(tmp_path, monkeypatch):
+    from utils.prediction import contact_sheet
+
+    written = []
+    plain = ImageDraw.ImageDraw.text
+
+    def note(draw, place, text, *rest, **options):
+        written.append(text)
+        return plain(draw, place, text, *rest, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    monkeypatch.setattr(contact_sheet, "SHEET_PICTURES_PER_PAGE", 2)
+    monkeypatch.setattr(contact_sheet, "SHEET_MOST_PAGES", 2)
+    names = [str(tmp_path / f"{number}.png") for number in range(1, 10)]
+    table = pd.DataFrame(
+        {"path": names, "memorability": np.linspace(0.9, 0.1, 9), "percentile": np.arange(90, 0, -10.0)}
+    )
+    contact_sheet.write_contact_sheet(table.assign(rank=np.arange(1, 10)), tmp_path)
+    assert written[0] == "The 2 most and the 2 least memorable of 9 pictures (page 1 of 2)"
+    shown = [text for text in written if text.endswith("0)")]
+    assert shown == ["1.  0.900  (p90)", "2.  0.800  (p80)", "8.  0.200  (p20)", "9.  0.100  (p10)"]
 
 
 # ---------------------------------------------------------------------- the numbers

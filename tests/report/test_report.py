@@ -58,14 +58,14 @@ def write_run(folder: Path, name: str, outputs: tuple[str, ...] = (), **changes:
 
 
 def _distinctiveness(correlations: pd.DataFrame) -> pd.DataFrame:
-    """One measure: plain, with error held constant, with error itself, and with an error that is not shown."""
+    """One measure: with error held constant, plain, with error itself, and with an error that is not shown."""
     rows = pd.concat([correlations.iloc[:1]] * 4).assign(measure="distinctiveness")
     return rows.assign(
-        ci_low_within_category=[-0.5, np.nan, np.nan, np.nan],
-        ci_high_within_category=[-0.1, np.nan, np.nan, np.nan],
+        ci_low_within_category=[np.nan, -0.5, np.nan, np.nan],
+        ci_high_within_category=[np.nan, -0.1, np.nan, np.nan],
         target=["memorability", "memorability", "lpips-sq", "mse"],
-        held_constant=["", "lpips-sq", "", ""],
-        rho=[-0.4321, 0.12, 0.87, 0.99],
+        held_constant=["lpips-sq", "", "", ""],
+        rho=[0.12, -0.4321, 0.87, 0.99],
     )
 
 

@@ -55,6 +55,13 @@ def test_a_lower_threshold_adds_the_weak_object():
     assert (found["object_count"], found["object_area_largest"]) == (3, pytest.approx(0.5))
 
 
+def test_an_object_counts_from_the_least_score_on():
+    found = object_features(
+        detections(((0, 0, 1, 1), "dog", 0.5), ((0, 0, 1, 1), "cat", 0.49)), min_score=0.5
+    )
+    assert (found["object_count"], found["object_classes"]) == (1, 1)
+
+
 def test_two_of_a_kind_are_one_class_and_no_person():
     found = object_features(detections(((0, 0, 1, 1), "dog", 0.9), ((0, 0, 1, 0.5), "dog", 0.8)))
     assert (found["object_count"], found["object_classes"], found["person_present"]) == (2, 1, 0)

@@ -378,6 +378,8 @@ def test_score_ceiling_only_for_scores_the_counts_explain():
     assert score_ceiling(frame.assign(memorability=corrected.round(2))) == score_ceiling(
         frame.assign(memorability=corrected)
     )
+    # a hundredth more than the counts give is another formula, not two decimals
+    assert np.isnan(score_ceiling(frame.assign(memorability=corrected + 0.01)))
     missing = frame.assign(memorability=corrected, n_resp=[np.nan] + [80] * 99)
     assert np.isnan(score_ceiling(missing))
 
