@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import assert_user_error, make_picture, run_script_process, write_memcat
+from conftest import assert_user_error, edit_in_place, make_picture, run_script_process, write_memcat
 from PIL import Image, ImageDraw
 from scipy.stats import percentileofscore, spearmanr
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -570,11 +570,8 @@ def test_scoring_again_is_up_to_date_until_a_picture_changes(deployed, photos, c
     stage(*arguments)
     assert "up to date" in caplog.text
     assert (deployed / "predictions.csv").read_bytes() == first
-    picture = photos / "deep" / "d.bmp"
-    size = picture.stat().st_size
-    make_picture(999).save(picture)
-    os.utime(picture, (1, 1))
-    assert picture.stat().st_size == size
+    make_picture(999).save(other := io.BytesIO(), "BMP")
+    edit_in_place(photos / "deep" / "d.bmp", other.getvalue())
     stage(*arguments)
     assert (deployed / "predictions.csv").read_bytes() != first
 

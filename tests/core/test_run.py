@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import dataset_args
 
 from utils.core.device import resolve_device, seed_everything
 from utils.core.errors import UserError
@@ -92,7 +93,8 @@ def test_the_record_says_what_was_done(tmp_path):
     source.write_text("a\n1\n")
     with Run("some_stage", arguments(tmp_path / "out", limit=4)) as run:
         run.add_input(source)
-        run.add_output(tmp_path / "out" / "result.csv")
+        result = run.add_output(tmp_path / "out" / "result.csv")
+        result.write_text("a\n2\n")
         run.count(images=4, done=3)
         assert run.device == torch.device("cpu")
     record = json.loads((tmp_path / "out" / "run_some_stage.json").read_text())
@@ -103,6 +105,7 @@ def test_the_record_says_what_was_done(tmp_path):
     assert record["counts"] == {"images": 4, "done": 3}
     assert record["inputs"][str(source)]["sha256"] == file_sha256(source)
     assert record["outputs"] == ["result.csv"]
+    assert record["output_sha256"] == {"result.csv": file_sha256(tmp_path / "out" / "result.csv")}
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert record["sample"] is False
     assert record["random_weights"] is False
@@ -160,8 +163,7 @@ def test_caveats_of_one_model_do_not_mark_the_next(tmp_path):
 
 
 def test_the_score_table_and_the_folders_of_pictures_are_inputs(tmp_path, mini_memcat):
-    data = {"data_dir": mini_memcat, "scores_csv": None, "score_column": "memorability_w_fa_correction"}
-    args = arguments(tmp_path / "output", **data, sample=False, limit=None, on_error="skip")
+    args = dataset_args(mini_memcat, tmp_path / "output")
     gone = next(path for path in sorted(mini_memcat.rglob("*.jpg")))
     with Run("autoencoder_test", args) as run:
         dataset = load_dataset(args)

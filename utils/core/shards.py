@@ -140,11 +140,10 @@ class ShardedResult:
         self.skipped: list[tuple[str, str]] = [tuple(pair) for pair in manifest.get("skipped", [])]
         self.read: dict[str, Seen] = {}
         if not up_to_date and is_main_rank():
-            headers = [_read_header(shard) for shard in self._shards()]
-            self.skipped = [tuple(pair) for header in headers for pair in header["skipped"]]
-            self.read = {
-                name: Seen.of_json(seen) for header in headers for name, seen in header["read"].items()
-            }
+            for shard in self._shards():
+                header = _read_header(shard)
+                self.skipped += [tuple(pair) for pair in header["skipped"]]
+                self.read |= {name: Seen.of_json(seen) for name, seen in header["read"].items()}
 
     def _shards(self) -> Iterator[Path]:
         return (_shard_path(self.folder, number) for number in range(self._manifest["shards"]))
