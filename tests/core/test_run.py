@@ -112,6 +112,19 @@ def test_the_record_says_what_was_done(tmp_path):
     assert record["started"] <= record["ended"]
 
 
+def test_a_table_that_a_run_brings_up_to_date_is_no_input(tmp_path):
+    """Or the pipeline would find that its input has changed since."""
+    frame = pd.DataFrame({"epoch": [1], "images": [2], "loss_mean": [0.5]})
+    frame = frame.assign(loss_first_half=0.5, loss_second_half=0.5)
+    with Run("some_stage", arguments(tmp_path)) as run:
+        run.write_table(frame, "training", "m")
+    with Run("some_stage", arguments(tmp_path)) as run:
+        found = run.read_table("training", "m", inherit=False)
+        run.write_table(found.assign(loss_mean=0.25), "training", "m")
+    record = json.loads((tmp_path / "run_some_stage.json").read_text())
+    assert (list(record["inputs"]), list(record["outputs"])) == ([], ["training_m.csv"])
+
+
 def test_a_failed_run_is_recorded_as_such(tmp_path):
     with pytest.raises(UserError), Run("some_stage", arguments(tmp_path)):
         raise UserError("no such thing")

@@ -221,8 +221,9 @@ class Run:
         self._inputs[str(path)] = self.digests.fingerprint(path)
 
     def add_output(self, path: Path) -> Path:
-        """Record an output file and return its path."""
+        """Record an output file and return its path. What a run brings up to date is its output, no input any more."""
         path = Path(path)
+        self._inputs.pop(str(path), None)
         inside = path.is_relative_to(self.output_path)
         self._outputs.append(str(path.relative_to(self.output_path) if inside else path))
         return path
