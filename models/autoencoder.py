@@ -149,10 +149,13 @@ class Decoder(nn.Module):
         for name, inputs, outputs, count in zip(BLOCKS, inward, (*inward[1:], 3), layers[::-1], strict=True):
             self.add_module(name, _decoder_block(inputs, outputs, count))
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Decode latent codes into images."""
+    def forward(self, latents: Tensor, start: str = BLOCKS[0]) -> Tensor:
+        """Decode latent codes into images, from the block ``start`` on.
+
+        A later ``start`` takes what the encoder has after fewer blocks: ``conv5`` undoes the encoder's ``conv1``.
+        """
         values = latents
-        for name in BLOCKS:
+        for name in BLOCKS[BLOCKS.index(start) :]:
             values = getattr(self, name)(values)
         return torch.sigmoid(values)
 
@@ -178,9 +181,15 @@ class Autoencoder(nn.Module):
         """Return latent codes of images (N, 3, S, S), float, [0, 1]: (N, C, S/32, S/32), 512 channels at width 1."""
         return self.encoder(images)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return reconstructions, (N, 3, S, S) in [0, 1], of images of that shape and range."""
-        return self.decoder(self.encoder(images))
+    def forward(self, images: Tensor, depth: int = len(BLOCKS)) -> Tensor:
+        """Return reconstructions, (N, 3, S, S) in [0, 1], of images of that shape and range.
+
+        Args:
+            images: (N, 3, S, S), float, [0, 1].
+            depth: How many blocks of encoder and decoder take part, counted from the outside; fewer than five only
+                while the network is grown (``utils/pretraining``).
+        """
+        return self.decoder(self.encoder(images, until=BLOCKS[depth - 1]), start=BLOCKS[-depth])
 
 
 def build_autoencoder(arch: str = "vgg16", seed: int | None = None, width: float = 1.0) -> Autoencoder:

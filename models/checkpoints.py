@@ -27,7 +27,7 @@ from utils.core.digests import file_digests
 from utils.core.errors import UserError
 from utils.core.files import atomic_path
 from utils.core.log import log
-from utils.core.names import BASE_CHECKPOINT
+from utils.core.names import BASE_CHECKPOINT, PRETRAINED_PREFIX
 
 FORMAT = "image-memorability 1"
 WHERE_FROM = (
@@ -187,16 +187,22 @@ def _recognise_width(state: Mapping[str, torch.Tensor], path: Path) -> float:
 # ------------------------------------------------------------------------------------------------ autoencoders
 
 
-def save_autoencoder(path: Path, model: Autoencoder, **meta: Any) -> None:
+def save_autoencoder(path: Path, model: Autoencoder, half: bool = False, **meta: Any) -> None:
     """Save an autoencoder with what is needed to use it again.
 
     Args:
         path: The ``.pth`` file to write.
         model: The network.
+        half: Whether to keep 16 bits of each weight instead of 32; it is computed with in float32 all the same.
         meta: Plain values kept beside the weights: ``image_size``, ``caveats`` (list of texts), and the settings
             it was trained with.
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+        lost = [name for name, value in state.items() if not value.isfinite().all()]
+        if lost:
+            raise UserError(f"{', '.join(lost[:3])} holds values beyond 16 bits; {path} was not written.")
     write_weights_file(
         path,
         {
@@ -286,10 +292,15 @@ def find_pretrained(given: str, places: list[Path]) -> Path:
 
 
 def list_checkpoints(output_path: Path) -> list[Path]:
-    """Return the autoencoder checkpoints of an output folder, sorted by name (MLP heads and partial files left out)."""
+    """Return the models of an output folder, sorted by name: no MLP heads, no partial files, nothing to start from.
+
+    What stage 0 trained (``pretrained_...``) is a start like the ImageNet checkpoint, and a model where it is named.
+    """
     paths = Path(output_path).glob("*.pth")
     return sorted(
-        path for path in paths if not path.name.startswith((".", "mlp_")) and path.name != BASE_CHECKPOINT
+        path
+        for path in paths
+        if not path.name.startswith((".", "mlp_", PRETRAINED_PREFIX)) and path.name != BASE_CHECKPOINT
     )
 
 

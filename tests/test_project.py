@@ -11,6 +11,7 @@ from conftest import PROJECT_ROOT
 SCRIPTS = sorted(path.name for path in PROJECT_ROOT.glob("*.py"))
 MODULES = sorted(path for folder in ("models", "utils") for path in (PROJECT_ROOT / folder).rglob("*.py"))
 DESIGNED = {
+    "autoencoder_pretrain.py",
     "autoencoder_finetune.py",
     "autoencoder_test.py",
     "autoencoder_evaluation.py",

@@ -148,17 +148,20 @@ def test_channels_of_no_width_and_a_record_that_is_wrong_are_refused(tmp_path):
 
 
 def test_weights_stored_in_half_precision_are_computed_with_in_float32(tmp_path):
-    state = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in compact().state_dict().items()
-    }
-    torch.save({"state_dict": state}, tmp_path / "half.pth")
-    loaded, _ = load_autoencoder(tmp_path / "half.pth")
+    for half in (True, False):
+        save_autoencoder(tmp_path / f"{half}.pth", compact(), half=half)
+    assert (tmp_path / "True.pth").stat().st_size < 0.6 * (tmp_path / "False.pth").stat().st_size
+    loaded, _ = load_autoencoder(tmp_path / "True.pth")
     assert {value.dtype for value in loaded.parameters()} == {torch.float32}
-    assert all(
-        torch.equal(loaded.state_dict()[name], value.to(loaded.state_dict()[name].dtype))
-        for name, value in state.items()
-    )
+    for name, value in compact().state_dict().items():
+        rounded = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(loaded.state_dict()[name], rounded), name
+    huge = compact()
+    with torch.no_grad():
+        huge.encoder.conv1[0].layer[0].bias[0] = 1e6
+    with pytest.raises(UserError, match=r"conv1.0 EncoderLayer.layer.0.bias holds values beyond 16 bits"):
+        save_autoencoder(tmp_path / "huge.pth", huge, half=True)
+    assert not (tmp_path / "huge.pth").exists()
 
 
 def test_another_image_size_is_refused(tmp_path, model):

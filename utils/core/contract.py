@@ -12,6 +12,7 @@ from utils.core.declarations import (
     latents,
     loss_evaluation,
     prediction,
+    pretraining,
     reconstruction,
     steering,
 )
@@ -19,6 +20,7 @@ from utils.core.declarations.columns import Table
 
 TABLES: dict[str, Table] = {
     **data.TABLES,
+    **pretraining.TABLES,
     **reconstruction.TABLES,
     **latents.TABLES,
     **loss_evaluation.TABLES,

@@ -55,6 +55,24 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(kind)
 
 
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Turn ``--precision`` into ``float32`` or ``bf16``.
+
+    Args:
+        name: ``float32``, ``bf16``, or ``auto``: bf16 where the device computes in it at more than float32's speed.
+        device: Where the network runs.
+    """
+    import torch
+
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16" if fast else "float32"
+
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 _MMAP_THRESHOLD_BYTES = 2**30

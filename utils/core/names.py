@@ -10,6 +10,7 @@ SEGMENTERS = {"heavy": "deeplabv3_resnet101", "light": "lraspp_mobilenet_v3_larg
 IG_METHODS = ("gausslegendre", "riemann_middle", "riemann_trapezoid", "riemann_left", "riemann_right")
 IG_BASELINES = ("black", "white", "mean", "blur", "uniform")
 BASE_CHECKPOINT = "imagenet_vgg16_autoencoder.pth"
+PRETRAINED_PREFIX = "pretrained_"  # of checkpoints from stage 0
 SAMPLE_CAVEAT = "sample data (planted scores)"
 CAVEAT_COLUMN = "caveat"
 SHARDS_FOLDER = "shards"  # in the output folder: what runs need to go on, and nobody else

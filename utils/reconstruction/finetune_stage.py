@@ -83,16 +83,23 @@ def find_start(args: Namespace, run: Run) -> tuple[Path | None, str]:
     return path, checkpoint_sha256(path)
 
 
-def load_start(args: Namespace, run: Run, path: Path | None) -> Autoencoder:
-    """Build the network with the weights to start from, on the run's device."""
+def load_start(args: Namespace, run: Run, path: Path | None) -> tuple[Autoencoder, dict[str, Any]]:
+    """Build the network with the weights to start from, on the run's device.
+
+    Returns:
+        The network, and where its weights come from: ``stem, sha256`` and, if stage 0 made them, ``pretraining``; empty
+        for random weights. It is kept in what is trained from there, so that every table can be traced to it.
+    """
     from models.autoencoder import build_autoencoder
     from models.checkpoints import load_autoencoder
 
     if path is None:
-        return build_autoencoder(args.arch, args.seed, args.width or 1.0).to(run.device)
+        return build_autoencoder(args.arch, args.seed, args.width or 1.0).to(run.device), {}
     model, meta = load_autoencoder(path, run.device, arch=args.arch, width=args.width)
     run.note_caveats(meta["caveats"])
-    return model
+    known = ("stem", "sha256", "pretraining")
+    own = {name: meta[name] for name in known if name in meta}
+    return model, meta.get("start") or own
 
 
 def find_finished(
@@ -139,6 +146,7 @@ def save_model(
     wanted: str,
     progress: Progress,
     images: pd.DataFrame,
+    start: dict[str, Any],
 ) -> None:
     """Write a model's tables, its curve and, last of all, its weights."""
     from models.checkpoints import save_autoencoder
@@ -157,6 +165,7 @@ def save_model(
         fingerprint=wanted,
         pictures=progress.pictures(images),
         outputs={table.name: run.digests.of(table) for table in tables},
+        start=start,
         exposures=sum(map(len, progress.losses)),
         skipped=unreadable(progress, images),
     )
@@ -184,7 +193,7 @@ def train_one(
     if args.weights == "random" and uses_pretrained([settings.loss]):
         run.note_random(f"{settings.loss} ({', '.join(uses_pretrained([settings.loss]))})")
     losses = ReconstructionLosses([settings.loss], args.weights, run.device, settings.recipe, args.seed)
-    model = load_start(args, run, start[0])
+    model, origin = load_start(args, run, start[0])
     state = args.output_path / SHARDS_FOLDER / f"finetune_{path.stem}" / "state.pt"
     if args.overwrite:
         state.unlink(missing_ok=True)
@@ -209,7 +218,7 @@ def train_one(
         digests=run.digests,
     )
     progress = tuner.run()
-    save_model(run, path, model, settings, wanted, progress, images)
+    save_model(run, path, model, settings, wanted, progress, images, origin)
     # With all that is in it: a kill while the state was being written leaves its temporary file.
     shutil.rmtree(state.parent, ignore_errors=True)
     return wanted, unreadable(progress, images)

@@ -1,0 +1,1 @@
+"""An autoencoder from nothing: training, growing, its rival PCA."""
