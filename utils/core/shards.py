@@ -12,13 +12,10 @@ works on the same batches and gives the same bytes; rank 0 merges.
 import itertools
 import json
 import shutil
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +28,7 @@ from utils.core.files import atomic_path, read_json, write_json
 from utils.core.log import log
 from utils.core.names import SHARDS_FOLDER
 from utils.core.processes import barrier, is_main_rank, rank, world_size
+from utils.core.shard_files import Shard, open_shard, read_header, shard_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,68 +49,6 @@ class Batch:
 
 
 Work = Callable[[list[str], list[Any]], Batch]
-
-
-_BLOB = "\0blob"
-
-
-@dataclass
-class _Shard:
-    """What one shard holds: rows and arrays by name, the images left out, and what was read, by image_id."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    read: dict[str, Seen] = field(default_factory=dict)
-
-    def write(self, path: Path) -> None:
-        """Write it, atomically."""
-        blobs = bytearray()  # JSON holds no bytes; a row says where its own are
-
-        def keep(value: Any) -> Any:
-            if isinstance(value, np.generic):
-                return value.item()
-            if isinstance(value, bytes):
-                blobs.extend(value)
-                return {_BLOB: [len(blobs) - len(value), len(blobs)]}
-            raise TypeError(f"cannot keep a {type(value).__name__} in a shard's row")
-
-        about = {"rows": self.rows, "skipped": self.skipped, "read": self.read}
-        header = json.dumps(about, default=keep).encode()
-        content = {f"array_{name}": np.concatenate(parts) for name, parts in self.arrays.items() if parts}
-        content |= {"header": _as_array(header), "blobs": _as_array(blobs)}
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **content)
-
-
-def _as_array(content: bytes | bytearray) -> np.ndarray:
-    return np.frombuffer(content, dtype=np.uint8)
-
-
-def _read_header(shard: Path) -> dict[str, Any]:
-    """Read all of a shard but its arrays.
-
-    Raises:
-        UserError: If it is damaged.
-    """
-    with _open_shard(shard) as content:
-        blobs = content["blobs"]
-
-        def restore(value: dict[str, Any]) -> Any:
-            return blobs[slice(*value[_BLOB])].tobytes() if _BLOB in value else value
-
-        return json.loads(content["header"].tobytes(), object_hook=restore)
-
-
-@contextmanager
-def _open_shard(shard: Path) -> Iterator[Any]:
-    try:
-        with np.load(shard, allow_pickle=False) as content:
-            yield content
-    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"The shard {shard} is damaged ({error}). Delete it and run the same command again."
-        ) from None
 
 
 class NoReadableImageError(UserError):
@@ -141,17 +77,17 @@ class ShardedResult:
         self.read: dict[str, Seen] = {}
         if not up_to_date and is_main_rank():
             for shard in self._shards():
-                header = _read_header(shard)
+                header = read_header(shard)
                 self.skipped += [tuple(pair) for pair in header["skipped"]]
                 self.read |= {name: Seen.of_json(seen) for name, seen in header["read"].items()}
 
     def _shards(self) -> Iterator[Path]:
-        return (_shard_path(self.folder, number) for number in range(self._manifest["shards"]))
+        return (shard_path(self.folder, number) for number in range(self._manifest["shards"]))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows in order of ``image_id``, one shard in memory at a time."""
         for shard in self._shards():
-            yield from _read_header(shard)["rows"]
+            yield from read_header(shard)["rows"]
 
     def frame(self) -> "pd.DataFrame":
         """Return all rows, sorted by ``image_id``."""
@@ -162,7 +98,7 @@ class ShardedResult:
     def arrays(self, name: str) -> Iterator[np.ndarray]:
         """Yield the named array shard by shard, in the order of :meth:`rows`."""
         for shard in self._shards():
-            with _open_shard(shard) as content:
+            with open_shard(shard) as content:
                 if f"array_{name}" in content:
                     yield content[f"array_{name}"]
 
@@ -177,7 +113,7 @@ class ShardedResult:
         Returns:
             ``path``. Row i belongs to row i of :meth:`frame`.
         """
-        count = sum(len(_read_header(shard)["rows"]) for shard in self._shards())
+        count = sum(len(read_header(shard)["rows"]) for shard in self._shards())
         parts = self.arrays(name)
         first = next(parts)
         with atomic_path(path) as temporary:
@@ -210,14 +146,10 @@ class ShardedResult:
             shard.unlink()
 
 
-def _shard_path(folder: Path, number: int) -> Path:
-    return folder / f"shard_{number:06d}.npz"
-
-
 def _is_finished(shard: Path, images: "pd.DataFrame", digests: FileDigests) -> bool:
     """Say whether a shard is whole and of these images as they are now."""
     try:
-        read = _read_header(shard)["read"]
+        read = read_header(shard)["read"]
     except UserError:  # missing, or cut short
         return False
     for image_id, path in zip(images["image_id"], images["path"], strict=True):
@@ -382,9 +314,9 @@ def _run_shard(
     on_error: str,
     digests: FileDigests,
     bar: Any,
-) -> _Shard:
+) -> Shard:
     """Work through one shard's images."""
-    shard = _Shard()
+    shard = Shard()
     ids = images["image_id"].tolist()
     paths = dict(zip(ids, images["path"], strict=True))
     for start in range(0, len(ids), batch_size):
@@ -444,7 +376,7 @@ def _finish_shards(
     pending = {
         number: part
         for number, part in own.items()
-        if not _is_finished(_shard_path(folder, number), part, digests)
+        if not _is_finished(shard_path(folder, number), part, digests)
     }
     paths = [str(path) for part in pending.values() for path in part["path"]]
     total = sum(map(len, own.values()))
@@ -464,7 +396,7 @@ def _finish_shards(
         with bar:
             for number, part in pending.items():
                 shard = _run_shard(part, values, work, reading.batch_size, on_error, digests, bar)
-                shard.write(_shard_path(folder, number))
+                shard.write(shard_path(folder, number))
     except BrokenProcessPool:
         raise UserError(
             f"{folder.name}: a worker process was ended from outside, most often for lack of memory. What was "
