@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from utils.core.cli import (
     EXIT_INTERRUPTED,
@@ -81,7 +82,7 @@ STAGES = (
 )
 
 # The demo: everything on the embedded sample, small enough for two cores and six minutes, without a download.
-DEMO = {
+DEMO: dict[str, Any] = {
     "sample": True,
     "output_path": Path("demo_output"),
     "pretrained": "none",
@@ -145,7 +146,7 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
 
 
 def _demo_text() -> str:
-    words = []
+    words: list[str] = []
     for name, value in DEMO.items():
         flag = f"--{name.replace('_', '-')}"
         words += (

@@ -212,7 +212,8 @@ def build_autoencoder(arch: str = "vgg16", seed: int | None = None, width: float
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
     return model
 
 

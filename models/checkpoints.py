@@ -134,12 +134,11 @@ def load_strictly(
 def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
     """Find the tensors in a checkpoint: nested or bare, with or without ``module.`` before every name."""
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    is_state = (
+    if not (
         isinstance(state, Mapping)
         and state
         and all(isinstance(value, torch.Tensor) for value in state.values())
-    )
-    if not is_state:
+    ):
         found = (
             ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
         )

@@ -29,6 +29,11 @@ class MemorabilityMLP(nn.Module):
         ValueError: A size below 1 or a dropout outside [0, 1).
     """
 
+    input_mean: Tensor
+    input_scale: Tensor
+    score_mean: Tensor
+    score_scale: Tensor
+
     def __init__(
         self,
         n_inputs: int,

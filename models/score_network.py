@@ -66,4 +66,4 @@ def prepare_network(network: nn.Module, device: torch.device | str = "cpu") -> n
     """
     prepared = copy.deepcopy(network).eval().requires_grad_(False)
     fold_batch_norm(prepared)
-    return prepared.to(device=device, memory_format=torch.channels_last)
+    return prepared.to(device=device).to(memory_format=torch.channels_last)

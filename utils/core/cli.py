@@ -9,6 +9,7 @@ import errno
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from utils.core.errors import UserError
@@ -167,11 +168,15 @@ def _weights_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _long_name(short_names: dict[str, str], text: str) -> str:
+    return short_names.get(text, text)
+
+
 def _scene_flags(group: argparse._ArgumentGroup) -> None:
     for flag, short_names in (("--detector", DETECTORS), ("--segmenter", SEGMENTERS)):
         group.add_argument(
             flag,
-            type=lambda text, short_names=short_names: short_names.get(text, text),
+            type=partial(_long_name, short_names),
             default="heavy",
             metavar="NAME",
             help=", ".join(f"{short} ({name})" for short, name in short_names.items())

@@ -1,7 +1,5 @@
 """What goes wrong for reasons a user can mend."""
 
-from pathlib import Path
-
 
 class UserError(Exception):
     """Something the user can mend. Its text says what was expected, what was found, where, what to do next.
@@ -14,11 +12,11 @@ class ImageError(Exception):
     """One image cannot be used: unreadable, truncated, empty. Skipped or fatal by ``--on-error``.
 
     Attributes:
-        path: The image file.
+        path: The image file; anything that names it when written as text.
         reason: What is wrong with it, in a few words.
     """
 
-    def __init__(self, path: Path | str, reason: str) -> None:
+    def __init__(self, path: object, reason: str) -> None:
         # Both go to the base class so that the error survives the way back from a worker process.
         super().__init__(str(path), reason)
         self.path = str(path)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -44,8 +44,8 @@ _STYLE = {
 
 
 def new_figure(
-    rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 4.2, **options: object
-) -> tuple[Figure, Axes | object]:
+    rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 4.2, **options: Any
+) -> tuple[Figure, Any]:
     """Start a figure in the project's style, without a display and without global state.
 
     Args:

@@ -50,7 +50,7 @@ class Shard:
         content = {f"array_{name}": np.concatenate(parts) for name, parts in self.arrays.items() if parts}
         content |= {"header": _as_array(header), "blobs": _as_array(blobs)}
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **content)
+            np.savez(stream, **content)  # type: ignore[arg-type]  # its stubs take any name for allow_pickle
 
 
 def _as_array(content: bytes | bytearray) -> np.ndarray:

@@ -73,7 +73,7 @@ _TURNS = {
 
 def _upright(image: Image.Image) -> Image.Image:
     # Not ImageOps.exif_transpose: it writes all metadata anew, and an odd entry among them stops it.
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 0))
     return image if turn is None else image.transpose(turn)
 
 

@@ -181,8 +181,8 @@ def _figure(path: Path, output_path: Path) -> Block:
     """Embed one picture, reduced to what a page needs."""
     from PIL import Image
 
-    with Image.open(path) as image:
-        image = image.convert("RGB")
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
     if image.width > MAX_FIGURE_PX:
         height = round(image.height * MAX_FIGURE_PX / image.width)
         image = image.resize((MAX_FIGURE_PX, height), Image.Resampling.LANCZOS)

@@ -53,7 +53,12 @@ def table_row(cells: Iterable[Any], texts: int = 1, strong: bool = False) -> Blo
     """
     made = []
     for number, cell in enumerate(cells):
-        content = {"text": "", "range": "", "interval": None, "style": "text" if number < texts else ""}
+        content: Block = {
+            "text": "",
+            "range": "",
+            "interval": None,
+            "style": "text" if number < texts else "",
+        }
         if isinstance(cell, tuple):
             content |= {"interval": cell, "style": "text"}
         else:
@@ -397,7 +402,7 @@ def headline_tiles(output_path: Path) -> list[Block]:
     }
     tiles = []
     for what, make in makers.items():
-        tile = {
+        tile: Block = {
             "what": what,
             "missing": "",
             "number": None,

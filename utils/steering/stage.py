@@ -94,7 +94,9 @@ def prepare_study(run: Run, args: Namespace, checkpoint: Path) -> Study:
     network = CodeNetwork(autoencoder.encoder, autoencoder.decoder, head)
     ridge = fit_ridge(data.latents, data.scores, data.split.train, data.split.val)
     codes = take_rows(data.latents, data.split.train)
-    nearest = nearest_neighbours(codes, SearchSettings()).distance[:, 0]
+    found = nearest_neighbours(codes, SearchSettings())
+    if found is None:  # only a rank that shares a search with others gets none
+        raise RuntimeError("the search for neighbours of the training codes came back empty")
     identity = {
         "encoder": encoder["sha256"],
         "head": checkpoint_sha256(head_path),
@@ -107,7 +109,7 @@ def prepare_study(run: Run, args: Namespace, checkpoint: Path) -> Study:
         network,
         ridge_direction(ridge),
         resampled_heads(data, meta, ridge, args, run.device),
-        neighbourhood_of(codes, nearest, args.radius_quantile),
+        neighbourhood_of(codes, found.distance[:, 0], args.radius_quantile),
         None,
         identity,
         data,
@@ -151,7 +153,7 @@ def resampled_heads(
     members = {name: part.index.to_numpy() for name, part in of_train.groupby(of_train)}
     names = sorted(members)
     settings, _ = saved_settings(meta)
-    heads = []
+    heads: list[tuple[nn.Module, Tensor]] = []
     for number in range(1, args.head_resamples + 1):
         generator = np.random.default_rng([args.seed, number])
         rows = np.sort(
@@ -166,7 +168,7 @@ def resampled_heads(
             replace(settings, seed=settings.seed + number),
             standardisation,
             device,
-            data.ids,
+            data.ids.tolist(),
             f"head on resample {number}/{args.head_resamples}",
         )
         ridge = fit_ridge(

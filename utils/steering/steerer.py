@@ -133,7 +133,8 @@ class Steerer:
     def _perceptual(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         if self.lpips is None:
             return None
-        return lambda first, second: self.lpips(first, second)[LPIPS]
+        lpips = self.lpips
+        return lambda first, second: lpips(first, second)[LPIPS]
 
     def _moves(
         self, ids: list[str], codes: Tensor, bounds: list[Bounds]
