@@ -131,7 +131,7 @@ def main(args: argparse.Namespace) -> None:
     from utils.core.processes import is_main_rank, world_size
     from utils.core.run import Run
     from utils.data.dataset import load_dataset
-    from utils.reconstruction.finetune_stage import chosen_images, combinations, find_start, train_one
+    from utils.reconstruction import finetune_stage as stage
     from utils.reconstruction.finetuning import model_name
     from utils.reconstruction.losses import cached_losses, check_losses
 
@@ -145,19 +145,19 @@ def main(args: argparse.Namespace) -> None:
     with Run("autoencoder_finetune", args) as run:
         dataset = load_dataset(args)
         dataset.note_on(run)
-        images = chosen_images(args, dataset)
+        images = stage.chosen_images(args, dataset)
         if world_size() > 1:
             log.warning("Fine-tuning is sequential: of %d processes, rank 0 does it alone.", world_size())
         if not is_main_rank():
             return
-        todo = combinations(args)
-        start = find_start(args, run)
+        todo = stage.combinations(args)
+        start = stage.find_start(args, run)
         skipped = list(dataset.skipped)
         for settings in todo:
             name = model_name(settings, args.arch, alone=len(todo) == 1, width=args.width)
             path = args.output_path / f"{name}.pth"
             with run.one_model():
-                wanted, unreadable = train_one(args, run, images, settings, path, start)
+                wanted, unreadable = stage.train_one(args, run, images, settings, path, start)
             skipped += unreadable
             if settings.recipe == "released":
                 start = (path, wanted)  # carried on into the next, as the released scripts do

@@ -11,19 +11,10 @@ distinctiveness_<model>@cosine-k5.csv, and never replace the default ones. torch
 """
 
 import argparse
-from typing import TYPE_CHECKING
 
 from utils.core.cli import build_parser, positive_int, run_script
 from utils.core.log import log
 from utils.core.measure_names import MEASURES
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from utils.core.run import Run
-    from utils.data.dataset import Dataset
-    from utils.latents.codes import Latents
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -35,7 +26,12 @@ def get_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="search, correlate, draw (reads the latent codes)",
     )
-    codes = parser.add_argument_group("latent codes")
+    _add_code_flags(parser.add_argument_group("latent codes"))
+    _add_search_flags(parser.add_argument_group("distinctiveness"))
+    return parser
+
+
+def _add_code_flags(codes: argparse._ArgumentGroup) -> None:
     codes.add_argument(
         "--layer",
         choices=("conv1", "conv2", "conv3", "conv4", "conv5"),
@@ -54,7 +50,9 @@ def get_parser() -> argparse.ArgumentParser:
         default="float32",
         help="how codes are stored; float16 halves the file",
     )
-    search = parser.add_argument_group("distinctiveness")
+
+
+def _add_search_flags(search: argparse._ArgumentGroup) -> None:
     search.add_argument(
         "--metric", choices=("euclidean", "cosine"), default="euclidean", help="distance of two codes"
     )
@@ -94,7 +92,6 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="MB",
         help="working memory of the search besides the mapped file (default: 384 on a CPU, half of what is free on a GPU)",
     )
-    return parser
 
 
 def main(args: argparse.Namespace) -> None:
@@ -104,14 +101,14 @@ def main(args: argparse.Namespace) -> None:
     from utils.core.processes import barrier, is_main_rank
     from utils.core.run import Run
     from utils.data.dataset import load_dataset
-    from utils.latents.stage import calculate_latents, choose_models
+    from utils.latents import stage
 
     if not args.calculate_latents and not args.distinctiveness_analysis:
         args.calculate_latents = args.distinctiveness_analysis = True
     check_image_size(args.image_size)
     full_float32()
     with Run("latent_analysis", args) as run:
-        models = choose_models(args)
+        models = stage.choose_models(args)
         dataset = load_dataset(args)
         dataset.note_on(run)
         run.count(images=len(dataset.table), models=len(models))
@@ -120,90 +117,16 @@ def main(args: argparse.Namespace) -> None:
             skipped = list(dataset.skipped)
             for _, path in models:
                 with run.one_model():
-                    skipped += calculate_latents(args, run, dataset, path)
+                    skipped += stage.calculate_latents(args, run, dataset, path)
             if is_main_rank():
                 run.report_skipped(skipped)
             barrier()  # the others read what rank 0 has merged
         if args.distinctiveness_analysis:
-            analyse(args, run, dataset, models)
+            stage.analyse_models(args, run, dataset, models)
         log.info(
             "Next: python category_plot.py, python mlp_predict.py (both with --output-path %s)",
             args.output_path,
         )
-
-
-def analyse(args: argparse.Namespace, run: "Run", dataset: "Dataset", models: list) -> None:
-    """Analyse the distinctiveness of every model's codes, draw, and merge the correlations."""
-    from utils.latents.stage import analyse_distinctiveness, write_correlations
-
-    analysed = []
-    for stem, path in models:
-        with run.one_model():
-            result = analyse_distinctiveness(args, run, dataset, stem, path)
-            if result is not None:
-                analysed.append(result[2].assign(caveat=run.caveat))
-                draw(args, run, dataset, *result)
-    if not analysed:  # ranks other than 0
-        return
-    merged = write_correlations(args, run, analysed)
-    for row in merged[merged["model"].isin([rows["model"].iloc[0] for rows in analysed])].itertuples():
-        if row.measure == "distinctiveness" and row.held_constant == "":
-            log.info(
-                "%s: rho of distinctiveness with memorability %.3f [%.3f, %.3f], n = %d",
-                row.model,
-                row.rho,
-                row.ci_low,
-                row.ci_high,
-                row.n,
-            )
-
-
-def draw(
-    args: argparse.Namespace,
-    run: "Run",
-    dataset: "Dataset",
-    latents: "Latents",
-    table: "pd.DataFrame",
-    rows: "pd.DataFrame",
-    losses: "pd.DataFrame | None",
-) -> None:
-    """Write the figures of one model, and the coordinates behind the map."""
-    from utils.core.names import LOSSES
-    from utils.latents.figures import draw_extremes, draw_latent_space, draw_scatter, pick_extremes
-    from utils.latents.space import latent_space_table, principal_components, umap_coordinates
-
-    name = rows["model"].iloc[0]
-    codes = latents.path.stem.removeprefix("latents_")
-    projection = principal_components(latents.matrix, seed=args.seed)
-    space = latent_space_table(table, projection, umap_coordinates(projection.scores, args.seed))
-    run.write_table(space, "latent_space", codes)
-    run.save_figure(
-        draw_latent_space(space, projection, codes, "memorability score"),
-        f"latent_space_{codes}",
-    )
-    groups = pick_extremes(table)
-    wanted = {name for rows in groups.values() for name in (*rows["image_id"], *rows["nearest_image_id"])}
-    figure = draw_extremes(groups, read_pictures(dataset, wanted), name, args.metric)
-    run.save_figure(figure, f"distinctive_images_{name}", formats=("png",))
-    there = [] if losses is None else [loss for loss in LOSSES if loss in losses.columns]
-    loss = "lpips-sq" if "lpips-sq" in there else there[0] if there else None
-    run.save_figure(draw_scatter(table, rows, losses, name, loss), f"distinctiveness_{name}")
-
-
-def read_pictures(dataset: "Dataset", wanted: set[str]) -> dict[str, "np.ndarray | str"]:
-    """Read a few images as the network sees them, small; say why where that fails."""
-    from utils.core.errors import ImageError
-    from utils.data.images import load_pixels
-    from utils.latents.figures import PICTURE_PX
-
-    pictures = {}
-    chosen = dataset.table[dataset.table["image_id"].isin(wanted)]
-    for image_id, path in zip(chosen["image_id"], chosen["path"], strict=True):
-        try:
-            pictures[image_id] = load_pixels(path, PICTURE_PX)
-        except ImageError as error:
-            pictures[image_id] = error.reason
-    return pictures
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from utils.core.errors import UserError
 from utils.core.names import LOSSES
 from utils.core.tables import read_table
 from utils.data.images import load_pixels
+from utils.reconstruction import testing_stage
 from utils.reconstruction.examples import draw_examples, pick_examples
 from utils.reconstruction.losses import ReconstructionLosses
 
@@ -98,8 +99,8 @@ def test_one_forward_pass_per_image_for_all_losses(mini_memcat, output, monkeypa
     seen = []
     forward = Autoencoder.forward
     monkeypatch.setattr(Autoencoder, "forward", lambda self, x: (seen.append(len(x)), forward(self, x))[1])
-    monkeypatch.setattr(autoencoder_test, "reconstruct", lambda args, model, paths, device: None)
-    monkeypatch.setattr(autoencoder_test, "write_results", lambda *given: None)
+    monkeypatch.setattr(testing_stage, "reconstruct", lambda args, model, paths, device: None)
+    monkeypatch.setattr(testing_stage, "write_results", lambda *given: None)
     run(mini_memcat, output, "--batch-size", 5, losses=QUICK)
     assert seen == [5, 5, 2]
 

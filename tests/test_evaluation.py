@@ -15,6 +15,7 @@ import autoencoder_evaluation as evaluation
 from utils.core.errors import UserError
 from utils.core.names import LOSSES
 from utils.core.tables import output_file, read_table, write_table
+from utils.reconstruction import evaluation_stage
 from utils.reconstruction.figures import binned_means, draw_forest, draw_reliability, draw_scatter
 from utils.reconstruction.foreign_table import KEY_NAMES, recognise
 from utils.statistics.correlation_tables import paired_difference, score_ceiling, within_group_spearman
@@ -82,7 +83,7 @@ def study(tmp_path):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Leave the drawing out of tests that look at numbers only."""
-    monkeypatch.setattr(evaluation, "draw", lambda *_: None)
+    monkeypatch.setattr(evaluation_stage, "draw", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

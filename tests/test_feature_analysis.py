@@ -21,6 +21,7 @@ from utils.features import evaluation as feature_evaluation
 from utils.features import figures as feature_figures
 from utils.features import image as image_features
 from utils.features import model as feature_model
+from utils.features import stage as feature_stage
 
 PIXEL_GROUPS = ("--features", "colour", "texture", "structure")
 QUICKLY = ("--resamples", "50", "--repeats", "1", "--folds", "2")
@@ -143,7 +144,7 @@ def test_worker_processes_change_nothing(memcat24, calculated, tmp_path):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(memcat24, calculated, tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_analysis, "SHARD_SIZE", 16)
+    monkeypatch.setattr(feature_stage, "SHARD_SIZE", 16)
     real, seen = image_features.image_features, []
 
     def killed(*arguments):

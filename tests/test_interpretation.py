@@ -285,8 +285,8 @@ def test_several_models_are_refused_by_name(output, mini_memcat):
 )
 def test_no_flag_is_ignored_beside_display(tmp_path, monkeypatch, flags, expected):
     done = []
-    monkeypatch.setattr(script, "save", lambda run, args: done.append("save"))
-    monkeypatch.setattr(script, "display", lambda args: done.append("display"))
+    monkeypatch.setattr(attribution_stage, "save", lambda run, args: done.append("save"))
+    monkeypatch.setattr(attribution_stage, "display", lambda args: done.append("display"))
     run(tmp_path, tmp_path / "output", *flags)
     assert done == expected
 
@@ -369,4 +369,4 @@ def test_a_split_without_images_is_named(output, tmp_path, mini_memcat):
 
 def test_the_flags_defaults_are_the_settings_defaults():
     args = script.get_parser().parse_args([])
-    assert script.ig_settings(args) == Settings()
+    assert attribution_stage.ig_settings(args) == Settings()

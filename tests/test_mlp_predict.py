@@ -244,9 +244,9 @@ def test_caveats_of_one_model_do_not_stick_to_the_next(tmp_path, monkeypatch):
         run.note_caveats([f"random weights: {path.stem}"])
         return SimpleNamespace(stem=path.stem, image_size=224, images=[])
 
-    monkeypatch.setattr("models.checkpoints.find_models", lambda *_, **__: [Path("a.pth"), Path("b.pth")])
-    monkeypatch.setattr("utils.prediction.data.load_prediction_data", load)
-    monkeypatch.setattr(mlp_predict, "train", lambda run, args, data: seen.append(run.caveat))
+    monkeypatch.setattr("utils.prediction.stage.find_models", lambda *_, **__: [Path("a.pth"), Path("b.pth")])
+    monkeypatch.setattr("utils.prediction.stage.load_prediction_data", load)
+    monkeypatch.setattr(mlp_stage, "train", lambda run, args, data: seen.append(run.caveat))
     stage("--train", "--output-path", tmp_path, "--device", "cpu")
     assert seen == ["random weights: a", "random weights: b"]
     record = json.loads((tmp_path / "run_mlp_predict.json").read_text())

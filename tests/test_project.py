@@ -67,6 +67,38 @@ def test_help_imports_nothing_heavy(script):
     assert "usage:" in done.stdout
 
 
+def test_what_is_heavy_is_imported_through_one_door():
+    for script in SCRIPTS:
+        functions = [
+            node for node in ast.walk(tree(PROJECT_ROOT / script)) if isinstance(node, ast.FunctionDef)
+        ]
+        for function in functions:
+            lazy = [node for node in ast.walk(function) if isinstance(node, (ast.Import, ast.ImportFrom))]
+            assert not lazy or function.name == "main", f"{script}: {function.name} imports"
+    stages = [path for path in MODULES if path.name.endswith("stage.py")]
+    assert len(stages) == 8
+    for path in stages:
+        lazy = [
+            inner
+            for node in ast.walk(tree(path))
+            if not isinstance(node, ast.Module)
+            for inner in ast.iter_child_nodes(node)
+            if isinstance(inner, (ast.Import, ast.ImportFrom))
+        ]
+        assert not lazy, f"{path.name} imports on line {lazy[0].lineno}, not at its top"
+
+
+def test_nothing_is_too_long_to_read_at_once():
+    for path in [*MODULES, *map(PROJECT_ROOT.joinpath, SCRIPTS)]:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= (250 if path.name in SCRIPTS else 500), f"{path.name} has {lines} lines"
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef):
+                has_docstring = ast.get_docstring(node) is not None
+                first = node.body[has_docstring] if len(node.body) > has_docstring else node
+                assert node.end_lineno - first.lineno < 50, f"{path.name}: {node.name} is long"
+
+
 def test_no_script_imports_another():
     stems = {script.removesuffix(".py") for script in SCRIPTS}
     for script in SCRIPTS:

@@ -1,7 +1,5 @@
 """Pictures of what single images' predicted scores rest on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,8 @@ from utils.attribution.gradients import (
     internal_batch_size,
 )
 from utils.core.log import log
+from utils.core.run import Run
+from utils.data.images import load_pixels
 from utils.prediction.scoring import Predictor
 
 
@@ -32,8 +32,6 @@ class _Pictures(Sequence):
         return len(self.paths)
 
     def __getitem__(self, index: int | slice) -> Any:
-        from utils.data.images import load_pixels
-
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         return self.paths[index], load_pixels(self.paths[index], self.size)
@@ -51,8 +49,6 @@ def explain_files(predictor: Predictor, paths: Sequence[str], out_dir: Path, cav
     Returns:
         The overlays' paths, in the order given.
     """
-    from utils.attribution.explain import explain_images
-
     pictures = _Pictures(paths, predictor.image_size)
     log.info("Explaining %d pictures; on a CPU this takes about half a minute to a minute each.", len(paths))
     found = explain_images(predictor.network, pictures, out_dir, device=predictor.device, caveat=caveat)
@@ -105,3 +101,11 @@ def explain_images(
             draw_explanation(image, found.maps[offset], explanation, caveat)
             explanations.append(explanation)
     return explanations
+
+
+def explain_scored(run: Run, predictor: Predictor, paths: list[str]) -> None:
+    """Draw an overlay of each scored picture into ``explanations/``."""
+    folder = run.output_path / "explanations"
+    for picture in explain_files(predictor, paths, folder, run.caveat):
+        run.add_output(picture)
+    log.info("Wrote %d attribution overlays to %s", len(paths), folder)

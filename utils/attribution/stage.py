@@ -1,17 +1,21 @@
-"""The steps of the attribution stage: compute in shards, merge, say how exact, draw, check."""
-
-from __future__ import annotations
+"""The work of ``model_interpretation_IG.py``: compute in shards, merge, say how exact, draw, check."""
 
 import logging
+from argparse import Namespace
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from models.score_network import prepare_network
+from models.autoencoder import check_image_size
+from models.checkpoints import checkpoint_sha256, find_models, load_autoencoder, load_mlp, mlp_file
+from models.score_network import ScoreNetwork, prepare_network
+from utils.attribution.checks import check_attributions, summarise_checks
+from utils.attribution.figures import draw_checks, draw_set, gallery_paths
 from utils.attribution.gradients import (
     Settings,
     as_batch,
@@ -20,21 +24,23 @@ from utils.attribution.gradients import (
 )
 from utils.attribution.regions import REGION_COLUMNS, region_frame
 from utils.core.contract import TABLES
+from utils.core.device import full_float32, keep_freed_memory
 from utils.core.errors import UserError
+from utils.core.figures import show_or_say
 from utils.core.log import log
-from utils.core.names import CAVEAT_COLUMN
+from utils.core.names import CAVEAT_COLUMN, DETECTORS, SEGMENTERS
+from utils.core.processes import is_main_rank
+from utils.core.run import Run
 from utils.core.shards import Batch, ShardedResult, run_sharded
-from utils.core.tables import kept_rows, output_file
-from utils.data.dataset import limit_rows
+from utils.core.tables import kept_rows, models_with, output_file
+from utils.data.dataset import limit_rows, load_dataset
+from utils.data.image_lists import named_images
 from utils.data.images import load_pixels
+from utils.data.splits import load_splits
+from utils.scenes.cache import SceneCache, check_min_score, load_scene_cache
+from utils.scenes.networks import SceneSettings, ensure_scene_cache, scene_networks_cached
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from utils.core.run import Run
-    from utils.scenes.cache import SceneCache
-
-SCRIPT = "model_interpretation_IG.py"
+SCRIPT = "model_interpretation_IG"
 
 
 def attribute(
@@ -93,10 +99,6 @@ def find_regions(run: Run, images: pd.DataFrame) -> SceneCache | None:
     Returns:
         Detections and masks; None where there are none, and on the ranks that do not merge.
     """
-    from utils.core.names import DETECTORS, SEGMENTERS
-    from utils.scenes.cache import check_min_score, load_scene_cache
-    from utils.scenes.networks import SceneSettings, ensure_scene_cache, scene_networks_cached
-
     args = run.args
     check_min_score(args.min_score)
     detector, segmenter = args.detector or DETECTORS["heavy"], args.segmenter or SEGMENTERS["heavy"]
@@ -152,7 +154,7 @@ def merge(
     if not len(maps) == len(numbers) == len(frame):
         raise UserError(
             f"{matrix} holds {len(maps)} maps and {table} {len(numbers)} rows, which do not belong together. "
-            f"Do both again with: python {SCRIPT} --save --overwrite"
+            f"Do both again with: python {SCRIPT}.py --save --overwrite"
         )
     frame = pd.concat([frame, region_frame(frame["image_id"], maps, cache, run.args.min_score)], axis=1)
     run.write_table(frame[[column.name for column in TABLES["ig"].columns]], "ig", model)
@@ -185,8 +187,6 @@ def report(run: Run, frame: pd.DataFrame, settings: Settings) -> None:
 
 def draw(run: Run, frame: pd.DataFrame, maps: np.ndarray, model: str) -> None:
     """Draw the mean map and the most and least memorable images."""
-    from utils.attribution.figures import draw_set
-
     load = partial(load_pixels, size=run.args.image_size)
     paths = draw_set(frame, maps, load, run.args.output_path, model, top_k=run.args.top_k, caveat=run.caveat)
     for path in paths:
@@ -204,9 +204,6 @@ def check(run: Run, network: nn.Module, frame: pd.DataFrame, settings: Settings,
         settings: How attributions were computed.
         model: The checkpoint's stem.
     """
-    from utils.attribution.checks import check_attributions, summarise_checks
-    from utils.attribution.figures import draw_checks
-
     args = run.args
     chosen = limit_rows(frame, args.check_images)
     log.info("Checking the attributions on %d images", len(chosen))
@@ -221,3 +218,93 @@ def check(run: Run, network: nn.Module, frame: pd.DataFrame, settings: Settings,
         old = run.read_table("ig_checks", inherit=False)
         checks = pd.concat([kept_rows(old, old["model"] != model), checks], ignore_index=True)
     run.write_table(checks, "ig_checks")
+
+
+def ig_settings(args: Namespace) -> Settings:
+    """Collect the flags that decide how attributions are computed."""
+    names = (
+        "steps",
+        "method",
+        "baseline",
+        "internal_batch_size",
+        "smooth",
+        "tolerance",
+        "max_doublings",
+        "seed",
+    )
+    return Settings(**{name: getattr(args, name) for name in names})
+
+
+def load_network(run: Run, args: Namespace) -> tuple[nn.Module, str, dict]:
+    """Load encoder and head as one network on the CPU; return it, the checkpoint's stem and what identifies both."""
+    check_image_size(args.image_size)
+    path, *others = find_models(args, several=False)
+    if others:
+        names = ", ".join(model.name for model in (path, *others))
+        raise UserError(
+            f"One model is explained at a time, found {names} in --model-names. Name one of them."
+        )
+    autoencoder, encoder = load_autoencoder(path, image_size=args.image_size)
+    head_path = mlp_file(args.output_path, path.stem)
+    head, meta = load_mlp(head_path, encoder)
+    if meta.get("image_size", args.image_size) != args.image_size:
+        raise UserError(
+            f"{head_path} was trained on images of {meta['image_size']} px, but --image-size is {args.image_size}. "
+            f"Use --image-size {meta['image_size']}."
+        )
+    run.note_caveats([*encoder["caveats"], *meta.get("caveats", [])])
+    run.add_input(path)
+    run.add_input(head_path)
+    identity = {"encoder": encoder["sha256"], "mlp": checkpoint_sha256(head_path)}
+    return ScoreNetwork(autoencoder.encoder, head).eval(), path.stem, identity
+
+
+def select_images(run: Run, args: Namespace) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Return the images to attribute (``image_id, path``, scores and split), and what is wrong with the data set."""
+    # --limit counts among the chosen images, not among all, of which the test split is less than a third.
+    dataset = load_dataset(Namespace(**{**vars(args), "limit": None}))
+    dataset.note_on(run)
+    table = load_splits(dataset, args.output_path, args.seed)
+    table = table.merge(dataset.table[["image_id", "path"]], on="image_id", validate="one_to_one")
+    if args.image_ids:
+        table = named_images(table, args.image_ids, dataset.name)
+    elif args.split != "all":
+        table = table[table["split"] == args.split].reset_index(drop=True)
+    if table.empty:
+        raise UserError(
+            f"No image of {dataset.name} is in the {args.split} split. Choose another with --split, or all."
+        )
+    return limit_rows(table, args.limit), dataset.skipped
+
+
+def save(run: Run, args: Namespace) -> None:
+    """Compute and write everything."""
+    keep_freed_memory()
+    full_float32()  # or the convergence delta measures cuDNN's rounding
+    settings = ig_settings(args)
+    network, model, identity = load_network(run, args)
+    images, skipped = select_images(run, args)
+    result = attribute(run, network, images, settings, model, identity)
+    cache = find_regions(run, images)
+    if not is_main_rank():
+        return
+    run.report_skipped([*skipped, *result.skipped])
+    frame, maps = merge(run, result, images, model, cache)
+    report(run, frame, settings)
+    draw(run, frame, maps, model)
+    if args.check:
+        check(run, network, frame, settings, model)
+
+
+def display(args: Namespace) -> None:
+    """Show the pictures over the whole set that stand in the output folder."""
+    models = [Path(name).stem for name in args.model_names or []] or models_with(args.output_path, "ig")
+    paths = [
+        path for model in models for path in gallery_paths(args.output_path, model).values() if path.exists()
+    ]
+    if not paths:
+        raise UserError(
+            f"There are no pictures of attributions in {args.output_path / 'ig'}"
+            f"{' for ' + ', '.join(models) if models else ''}. They are made by: python {SCRIPT}.py --save"
+        )
+    show_or_say(paths)

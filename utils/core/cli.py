@@ -14,7 +14,14 @@ from pathlib import Path
 
 from utils.core.errors import UserError
 from utils.core.log import log, setup_logging
-from utils.core.names import CLUSTERS, DEFAULT_SCORE_COLUMN, DETECTORS, SEGMENTERS, SPLIT_BY
+from utils.core.names import (
+    CLUSTERS,
+    DEFAULT_IMAGE_SIZE,
+    DEFAULT_SCORE_COLUMN,
+    DETECTORS,
+    SEGMENTERS,
+    SPLIT_BY,
+)
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -128,7 +135,7 @@ def _compute_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--image-size",
         type=positive_int,
-        default=224,
+        default=DEFAULT_IMAGE_SIZE,
         metavar="PX",
         help="side of the square the networks see",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 GROUPS = ("colour", "texture", "structure")
+ALL_GROUPS = (*GROUPS, "scene")
 
 
 class Feature(NamedTuple):

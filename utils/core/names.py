@@ -1,6 +1,7 @@
 """Names that more than one room uses: architectures, losses, networks, columns, file suffixes."""
 
 DEFAULT_SCORE_COLUMN = "memorability_w_fa_correction"
+DEFAULT_IMAGE_SIZE = 224  # px: side of the square the networks see
 ARCHITECTURES = ("vgg11", "vgg13", "vgg16", "vgg19")
 LOSSES = ("mse", "mae", "ssim", "ms-ssim", "lpips-vgg", "lpips-alex", "lpips-sq", "style")
 SPLIT_BY = ("image", "subcategory", "group", "source")

@@ -1,25 +1,27 @@
-"""The work of ``latent_analysis.py``: encode images into shards, search, correlate."""
+"""The work of ``latent_analysis.py``: encode images into shards, search, correlate, draw."""
 
-from __future__ import annotations
-
-import logging
 import shutil
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from models.autoencoder import BLOCKS, WIDTHS, Autoencoder
 from models.checkpoints import checkpoint_sha256, find_models, list_checkpoints, load_autoencoder
-from utils.core.errors import UserError
+from utils.core.errors import ImageError, UserError
+from utils.core.log import log
+from utils.core.names import LOSSES
 from utils.core.processes import is_main_rank, rank, world_size
-from utils.core.shards import SHARDS_FOLDER, Batch, run_sharded
+from utils.core.run import Run
+from utils.core.shards import SHARDS_FOLDER, Batch, Work, run_sharded
 from utils.core.tables import models_with, output_file, read_table
+from utils.data.dataset import Dataset
 from utils.data.images import load_pixels
 from utils.latents.codes import (
     SHA_LENGTH,
@@ -39,15 +41,16 @@ from utils.latents.distinctiveness import (
     forget_partial,
     merge_correlations,
 )
+from utils.latents.figures import (
+    PICTURE_PX,
+    draw_extremes,
+    draw_latent_space,
+    draw_scatter,
+    pick_extremes,
+)
 from utils.latents.measure_stage import analyse_measures, chosen_measures
 from utils.latents.neighbours import SearchSettings
-
-if TYPE_CHECKING:
-    from utils.core.run import Run
-    from utils.core.shards import Work
-    from utils.data.dataset import Dataset
-
-log = logging.getLogger("memorability")
+from utils.latents.space import latent_space_table, principal_components, umap_coordinates
 
 GPU_MEMORY_SHARE = 0.5  # of what is free, for the search
 DEFAULT_MEMORY_MB = 384
@@ -231,8 +234,6 @@ def analyse_distinctiveness(
     Returns:
         The codes, the table, its correlations (with ``model``), and the model's losses where there are any.
     """
-    from tqdm import tqdm
-
     latents = read_codes(args, run, dataset, stem, path)
     name = distinctiveness_name(
         latent_name(stem, args.layer, args.pool), args.metric, args.neighbours, args.within_category
@@ -281,3 +282,70 @@ def write_correlations(args: Namespace, run: Run, rows: list[pd.DataFrame]) -> p
     merged = merge_correlations(pd.concat(rows, ignore_index=True), old, keep)
     run.write_table(merged, "distinctiveness_correlations")
     return merged
+
+
+# ------------------------------------------------------------------------------------------------ figures
+
+
+def analyse_models(args: Namespace, run: Run, dataset: Dataset, models: list) -> None:
+    """Analyse the distinctiveness of every model's codes, draw, and merge the correlations."""
+    analysed = []
+    for stem, path in models:
+        with run.one_model():
+            result = analyse_distinctiveness(args, run, dataset, stem, path)
+            if result is not None:
+                analysed.append(result[2].assign(caveat=run.caveat))
+                draw(args, run, dataset, *result)
+    if not analysed:  # ranks other than 0
+        return
+    merged = write_correlations(args, run, analysed)
+    for row in merged[merged["model"].isin([rows["model"].iloc[0] for rows in analysed])].itertuples():
+        if row.measure == "distinctiveness" and row.held_constant == "":
+            log.info(
+                "%s: rho of distinctiveness with memorability %.3f [%.3f, %.3f], n = %d",
+                row.model,
+                row.rho,
+                row.ci_low,
+                row.ci_high,
+                row.n,
+            )
+
+
+def draw(
+    args: Namespace,
+    run: Run,
+    dataset: Dataset,
+    latents: Latents,
+    table: pd.DataFrame,
+    rows: pd.DataFrame,
+    losses: pd.DataFrame | None,
+) -> None:
+    """Write the figures of one model, and the coordinates behind the map."""
+    name = rows["model"].iloc[0]
+    codes = latents.path.stem.removeprefix("latents_")
+    projection = principal_components(latents.matrix, seed=args.seed)
+    space = latent_space_table(table, projection, umap_coordinates(projection.scores, args.seed))
+    run.write_table(space, "latent_space", codes)
+    run.save_figure(
+        draw_latent_space(space, projection, codes, "memorability score"),
+        f"latent_space_{codes}",
+    )
+    groups = pick_extremes(table)
+    wanted = {name for rows in groups.values() for name in (*rows["image_id"], *rows["nearest_image_id"])}
+    figure = draw_extremes(groups, read_pictures(dataset, wanted), name, args.metric)
+    run.save_figure(figure, f"distinctive_images_{name}", formats=("png",))
+    there = [] if losses is None else [loss for loss in LOSSES if loss in losses.columns]
+    loss = "lpips-sq" if "lpips-sq" in there else there[0] if there else None
+    run.save_figure(draw_scatter(table, rows, losses, name, loss), f"distinctiveness_{name}")
+
+
+def read_pictures(dataset: Dataset, wanted: set[str]) -> dict[str, np.ndarray | str]:
+    """Read a few images as the network sees them, small; say why where that fails."""
+    pictures = {}
+    chosen = dataset.table[dataset.table["image_id"].isin(wanted)]
+    for image_id, path in zip(chosen["image_id"], chosen["path"], strict=True):
+        try:
+            pictures[image_id] = load_pixels(path, PICTURE_PX)
+        except ImageError as error:
+            pictures[image_id] = error.reason
+    return pictures

@@ -1,23 +1,35 @@
-"""The steps of ``mlp_predict.py``: fit a head, keep it with what scoring needs, evaluate, write, draw."""
-
-from __future__ import annotations
+"""The work of ``mlp_predict.py``: fit a head, keep it with what scoring needs, evaluate, write, draw, score."""
 
 from argparse import Namespace
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from models.checkpoints import load_mlp, mlp_file
-from utils.core.errors import UserError
+from models.checkpoints import find_models, load_mlp, mlp_file, save_mlp
+from models.mlp import MemorabilityMLP
+from utils.core.errors import ImageError, UserError
 from utils.core.log import log
+from utils.core.names import DEFAULT_IMAGE_SIZE
+from utils.core.processes import is_main_rank
 from utils.core.run import Run, package_versions
 from utils.core.tables import kept_rows, output_file, read_table
+from utils.data.images import load_pixels
 from utils.prediction import evaluation as judge
 from utils.prediction import figures as mlp_figures
-from utils.prediction.data import PredictionData, training_digest
+from utils.prediction.contact_sheet import write_contact_sheet
+from utils.prediction.data import PredictionData, load_prediction_data, training_digest
 from utils.prediction.ridge import fit_standardisation
+from utils.prediction.scoring import (
+    Predictor,
+    describe_extremes,
+    gather_paths,
+    load_predictor,
+    rank_scores,
+    score_files,
+)
 from utils.prediction.training import (
     TrainingResult,
     TrainingSettings,
@@ -25,11 +37,6 @@ from utils.prediction.training import (
     search_settings,
     train_mlp,
 )
-
-if TYPE_CHECKING:
-    import torch
-
-    from models.mlp import MemorabilityMLP
 
 SHOWN_MISSES = 6
 PREPROCESSING = "EXIF applied, RGB, short side to image_size (bilinear, antialiased), centre crop, [0, 1]"
@@ -274,9 +281,6 @@ def draw_evaluation(run: Run, args: Namespace, data: PredictionData, evaluation:
 
 def _draw_misses(run: Run, data: PredictionData, test: pd.DataFrame) -> None:
     """Draw the test images whose score was missed most, upwards and downwards."""
-    from utils.core.errors import ImageError
-    from utils.data.images import load_pixels
-
     missed = test.assign(error=test["prediction"] - test["memorability"]).sort_values(
         ["error", "image_id"], ascending=[False, True]
     )
@@ -292,3 +296,102 @@ def _draw_misses(run: Run, data: PredictionData, test: pd.DataFrame) -> None:
             pixels = np.ones((3, 224, 224), dtype=np.float32)
         pictures.append((pixels.transpose(1, 2, 0) * 255).round().astype(np.uint8))
     run.save_figure(mlp_figures.largest_misses(misses, pictures), f"mlp_misses_{data.stem}")
+
+
+# ---------------------------------------------------------------------- steps
+
+
+def check_image_size(args: Namespace, size: int, source: str) -> None:
+    """Refuse an image size that was asked for and is not that of the latent codes or the head."""
+    if args.image_size not in (size, DEFAULT_IMAGE_SIZE):
+        raise UserError(
+            f"--image-size {args.image_size} was asked for, but {source} is of images of {size} px."
+        )
+
+
+def learn(run: Run, args: Namespace) -> None:
+    """Train and evaluate the head of each named model (of the only one, without a name)."""
+    for checkpoint in find_models(args, several=False):
+        with run.one_model():  # one head's caveats are not the next one's
+            data = load_prediction_data(run, args, checkpoint)
+            check_image_size(args, data.image_size, f"latents_{data.stem}.npy")
+            run.count(images=len(data.images))
+            if args.train:
+                train(run, args, data)
+            if args.evaluate:
+                evaluate(run, args, data)
+
+
+def train(run: Run, args: Namespace, data: PredictionData) -> None:
+    """Train the head (after a search, if asked for) and save it with all that scoring needs."""
+    result, tried = fit_head(data, data.split, settings_of(args), args.search, run.device)
+    replace_model_rows(run, "mlp_search", tried, data.stem)
+    path = mlp_file(args.output_path, data.stem)
+    save_mlp(path, result.model.state_dict(), **head_meta(run, data, result, args.search))
+    run.add_output(path)
+    run.write_table(history_table(result), "mlp_history", data.stem)
+    log.info(
+        "Wrote %s: kept epoch %d of %d, validation loss %.4f (1: no better than the mean score)",
+        path, result.best_epoch, len(result.history), result.best_loss,
+    )  # fmt: skip
+
+
+def evaluate(run: Run, args: Namespace, data: PredictionData) -> None:
+    """Evaluate the saved head and the baselines on the test split; write tables and figures."""
+    head, meta = load_head(args, data)
+    run.note_caveats(meta.get("caveats", []))
+    evaluation = evaluate_split(data, data.split, head, args.resamples, args.seed)
+    splits = [split_rows(evaluation.metrics, data.split)]
+    for split in further_splits(data, args):
+        result, _ = fit_head(data, split, *saved_settings(meta), run.device)
+        again = evaluate_split(data, split, result.model, 0, args.seed)
+        splits.append(split_rows(again.metrics, split))
+    write_evaluation(run, args, data, evaluation, splits)
+    draw_evaluation(run, args, data, evaluation)
+    log.info("%s", summary(evaluation.metrics))
+
+
+def predict(run: Run, args: Namespace) -> tuple[Predictor, list[str]] | None:
+    """Score pictures with what is in the output folder.
+
+    Returns:
+        What scored them, and the paths of the scored, best first; None on ranks other than 0.
+    """
+    name = args.model_names[0] if args.model_names else None
+    files, skipped = gather_paths(args.predict)
+    if skipped and args.on_error == "fail":
+        raise UserError(f"{skipped[0][0]}: {skipped[0][1]}. Leave such files out with --on-error skip.")
+    if args.limit and args.limit < len(files):
+        files = [files[place * len(files) // args.limit] for place in range(args.limit)]
+    predictor = load_predictor(args.output_path, name, str(run.device))
+    check_image_size(args, predictor.image_size, f"mlp_{predictor.meta['encoder']['stem']}.pth")
+    run.note_caveats(predictor.meta.get("caveats", []))
+    result = score_files(
+        predictor, files, args.output_path, batch_size=args.batch_size, workers=args.workers,
+        on_error=args.on_error, overwrite=args.overwrite,
+    )  # fmt: skip
+    if not is_main_rank():
+        return None
+    path = output_file(args.output_path, "predictions")
+    if result.up_to_date:
+        table = run.read_table("predictions")
+    else:
+        table = rank_scores(result.frame(), predictor.training_scores)
+        run.write_table(table, "predictions")
+    result.finish([path])
+    run.report_skipped([*skipped, *result.skipped])
+    run.count(images=len(files) + len(skipped), done=len(table))
+    log.info(
+        "Scored %d of %d pictures (path, score, percentile and rank are in %s).\n%s",
+        len(table),
+        len(files) + len(skipped),
+        path,
+        describe_extremes(table),
+    )
+    return predictor, table["path"].tolist()
+
+
+def draw_contact_sheet(run: Run) -> None:
+    """Draw the scored pictures as a grid, the most memorable first."""
+    for page in write_contact_sheet(run.read_table("predictions"), run.output_path, run.caveat):
+        log.info("Wrote %s", run.add_output(page))

@@ -1,17 +1,30 @@
 """Around the training loop of stage 1: which models, from which start, finished or not, and what is written."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 from argparse import Namespace
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+
+from models.autoencoder import Autoencoder, build_autoencoder
+from models.checkpoints import (
+    checkpoint_sha256,
+    find_pretrained,
+    load_autoencoder,
+    read_weights_file,
+    save_autoencoder,
+)
 from utils.core.errors import UserError
 from utils.core.log import log
+from utils.core.run import Run
+from utils.core.shards import SHARDS_FOLDER
+from utils.data.dataset import Dataset
+from utils.data.images import load_pixels
+from utils.data.splits import load_splits
 from utils.reconstruction.finetuning import (
     FineTuner,
     Progress,
@@ -22,13 +35,7 @@ from utils.reconstruction.finetuning import (
     loss_curve,
     training_table,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from models.autoencoder import Autoencoder
-    from utils.core.run import Run
-    from utils.data.dataset import Dataset
+from utils.reconstruction.losses import ReconstructionLosses, uses_pretrained
 
 
 def combinations(args: Namespace) -> list[Settings]:
@@ -55,8 +62,6 @@ def combinations(args: Namespace) -> list[Settings]:
 
 def chosen_images(args: Namespace, dataset: Dataset) -> pd.DataFrame:
     """Return ``image_id`` and ``path`` of the images to see, in dataset order."""
-    from utils.data.splits import load_splits
-
     images = dataset.table[["image_id", "path"]]
     if args.split == "train":
         splits = load_splits(dataset, args.output_path, args.seed)
@@ -71,8 +76,6 @@ def chosen_images(args: Namespace, dataset: Dataset) -> pd.DataFrame:
 
 def find_start(args: Namespace, run: Run) -> tuple[Path | None, str]:
     """Return the checkpoint to start from (None for random weights) and what identifies it."""
-    from models.checkpoints import checkpoint_sha256, find_pretrained
-
     if args.pretrained.lower() == "none":
         width = args.width or 1.0
         kind = args.arch if width == 1 else f"{args.arch} width {width:g}"
@@ -90,9 +93,6 @@ def load_start(args: Namespace, run: Run, path: Path | None) -> tuple[Autoencode
         The network, and where its weights come from: ``stem, sha256`` and, if stage 0 made them, ``pretraining``; empty
         for random weights. It is kept in what is trained from there, so that every table can be traced to it.
     """
-    from models.autoencoder import build_autoencoder
-    from models.checkpoints import load_autoencoder
-
     if path is None:
         return build_autoencoder(args.arch, args.seed, args.width or 1.0).to(run.device), {}
     model, meta = load_autoencoder(path, run.device, arch=args.arch, width=args.width)
@@ -106,8 +106,6 @@ def find_finished(
     args: Namespace, run: Run, path: Path, settings: Settings, wanted: str, images: pd.DataFrame
 ) -> dict[str, Any] | None:
     """Return the meta of a model that was already trained exactly so; refuse to replace one trained otherwise."""
-    from models.checkpoints import read_weights_file
-
     if args.overwrite or not path.exists():
         return None
     content = read_weights_file(path)
@@ -149,8 +147,6 @@ def save_model(
     start: dict[str, Any],
 ) -> None:
     """Write a model's tables, its curve and, last of all, its weights."""
-    from models.checkpoints import save_autoencoder
-
     tables = [
         run.write_table(exposure_table(progress, images), "exposures", path.stem),
         run.write_table(training_table(progress), "training", path.stem),
@@ -182,10 +178,6 @@ def train_one(
     start: tuple,
 ) -> tuple[str, list[tuple[str, str]]]:
     """Train one model, or find it finished; return its fingerprint and the images that could not be read."""
-    from utils.core.shards import SHARDS_FOLDER
-    from utils.data.images import load_pixels
-    from utils.reconstruction.losses import ReconstructionLosses, uses_pretrained
-
     wanted = fingerprint(settings, start[1], images, arch=args.arch, weights=args.weights)
     finished = find_finished(args, run, path, settings, wanted, images)
     if finished is not None:

@@ -1,0 +1,147 @@
+"""The work of ``autoencoder_evaluation.py``: correlations and comparisons of losses, their figures, what came out."""
+
+import itertools
+import math
+from argparse import Namespace
+from pathlib import Path
+
+import pandas as pd
+
+from utils.core.contract import TABLES
+from utils.core.errors import UserError
+from utils.core.log import log
+from utils.core.run import Run
+from utils.core.tables import models_with
+from utils.reconstruction.figures import draw_forest, draw_reliability, draw_scatter
+from utils.reconstruction.foreign_table import read_foreign
+from utils.reconstruction.loss_tables import LossTable, read_study
+from utils.statistics.correlation_tables import (
+    MIN_IMAGES,
+    correlation_rows,
+    correlations_by_category,
+    paired_difference,
+)
+
+
+def read_losses(run: Run, args: Namespace) -> LossTable:
+    """Read the table named by ``--table``, or else the study's own, and check that it holds enough."""
+    losses = read_foreign(run, args) if args.table is not None else read_study(run, args)
+    check_enough(losses, args.table or args.output_path)
+    return losses
+
+
+def protect_study(args: Namespace) -> None:
+    """Refuse to replace the evaluation of a study by that of another table.
+
+    Raises:
+        UserError: The output folder holds this study's losses and --overwrite was not given.
+    """
+    if not args.overwrite and models_with(args.output_path, "test_loss"):
+        raise UserError(
+            f"{args.output_path} holds a study (test_loss_*.csv), whose loss_correlations.csv would be replaced by the "
+            f"evaluation of {args.table}. Choose another folder, e.g. --output-path {args.table.stem}_evaluation, or add "
+            "--overwrite."
+        )
+
+
+def check_enough(losses: LossTable, place: Path) -> None:
+    """Refuse to evaluate too few images, and say what cannot be held constant.
+
+    Raises:
+        UserError: Fewer images than a rank correlation needs to mean anything.
+    """
+    count = len(losses.frame)
+    if count < MIN_IMAGES:
+        raise UserError(
+            f"Expected at least {MIN_IMAGES} images with losses and scores in {place}, found {count}. "
+            "Compute the losses of more images, or raise --limit."
+        )
+    categories = sorted(set(losses.frame["category"]) - {""})
+    if len(categories) < 2:
+        found = f"only one category ({categories[0]})" if categories else "no category"
+        log.warning(
+            "There is %s in %s: nothing to hold constant, the within-category rho stays empty.", found, place
+        )
+
+
+def correlate(losses: LossTable, args: Namespace) -> pd.DataFrame:
+    """Return `loss_correlations.csv`."""
+    table = correlation_rows(
+        losses.frame, list(losses.measures), resamples=args.resamples, seed=args.seed, splits=args.splits
+    )
+    return named(table, losses).drop(columns="target")
+
+
+def correlate_by_category(losses: LossTable, args: Namespace) -> pd.DataFrame:
+    """Return `loss_correlations_by_category.csv`; without rows where no category is known."""
+    if (losses.frame["category"] == "").all():
+        return pd.DataFrame(
+            columns=[column.name for column in TABLES["loss_correlations_by_category"].columns]
+        )
+    table = correlations_by_category(
+        losses.frame, list(losses.measures), resamples=args.resamples, seed=args.seed, splits=args.splits
+    )
+    table = table[table["n"] > 0]  # a model tested on some categories only
+    return named(table, losses).drop(columns="target")
+
+
+def named(table: pd.DataFrame, losses: LossTable) -> pd.DataFrame:
+    """Replace the measure columns' names by model and loss, in the order of models."""
+    order = {column: place for place, column in enumerate(losses.measures)}
+    table = table.sort_values("measure", key=lambda names: names.map(order), kind="stable")
+    table = table.assign(
+        model=[losses.measures[column][0] for column in table["measure"]],
+        measure=[losses.measures[column][1] for column in table["measure"]],
+    )
+    return table.reset_index(drop=True)
+
+
+def compare(losses: LossTable, args: Namespace) -> pd.DataFrame:
+    """Return `loss_comparisons.csv`: losses of one model, and models by one loss."""
+    pairs, kinds = [], []
+    for first, second in itertools.combinations(losses.measures, 2):
+        (model_a, loss_a), (model_b, loss_b) = losses.measures[first], losses.measures[second]
+        if model_a == model_b or loss_a == loss_b:
+            pairs.append((first, second))
+            kinds.append("losses" if model_a == model_b else "models")
+    table = paired_difference(losses.frame, pairs, resamples=args.resamples, seed=args.seed)
+    for side in ("a", "b"):
+        owners = [losses.measures[column] for column in table[f"measure_{side}"]]
+        table[f"model_{side}"] = [model for model, _ in owners]
+        table[f"measure_{side}"] = [loss for _, loss in owners]
+    table.insert(0, "comparison", kinds)
+    return table.sort_values("comparison", kind="stable").reset_index(drop=True)
+
+
+def draw(run: Run, losses: LossTable, correlations: pd.DataFrame, args: Namespace) -> None:
+    """Draw all figures; the reliability panel only where there are counts."""
+    run.save_figure(draw_forest(correlations), "loss_forest")
+    for model in losses.models:
+        table = correlations[correlations["model"] == model]
+        figure = draw_scatter(losses.frame, losses.columns_of(model), table, model)
+        run.save_figure(figure, f"loss_scatter_{model}")
+    figure = draw_reliability(losses.frame, correlations, args.splits, args.seed)
+    if figure is None:
+        log.warning(
+            "The noise ceiling is empty and reliability.png is not drawn: no hits, false alarms and responses were found "
+            "that explain the scores."
+        )
+    else:
+        run.save_figure(figure, "reliability")
+
+
+def summarise(correlations: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+    """Say the result in a line per model and loss."""
+    for row in correlations.itertuples():
+        if math.isnan(row.rho):
+            log.info("%s, %s: rho is undefined (n = %d)", row.model, row.measure, row.n)
+            continue
+        text = f"{row.model}, {row.measure}: rho = {row.rho:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}], n = {row.n}"
+        if not math.isnan(row.rho_within_category):
+            text += f", within category {row.rho_within_category:.3f}"
+        if not math.isnan(row.rho_over_ceiling):
+            text += f", {100 * row.rho_over_ceiling:.0f} % of the noise ceiling {row.ceiling:.3f}"
+        log.info("%s", text)
+    if len(comparisons):
+        differ = int((comparisons["q"] < 0.05).sum())
+        log.info("%d of %d compared pairs of correlations differ (q < 0.05)", differ, len(comparisons))

@@ -1,0 +1,156 @@
+"""The work of ``autoencoder_test.py``: the losses of every image by one checkpoint, their table and their figure."""
+
+import math
+from argparse import Namespace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.autoencoder import Autoencoder
+from models.checkpoints import load_autoencoder
+from utils.core.errors import UserError
+from utils.core.processes import is_main_rank
+from utils.core.run import Run
+from utils.core.shards import Batch, ShardedResult, Work, run_sharded
+from utils.core.tables import output_file
+from utils.data.dataset import Dataset
+from utils.data.images import load_pixels
+from utils.reconstruction.examples import draw_examples, pick_examples
+from utils.reconstruction.losses import ReconstructionLosses, cached_losses, check_losses, uses_pretrained
+
+
+def check_loss_flags(args: Namespace) -> None:
+    """Put the losses in their order, once each; refuse those the image size is too small for, and a figure by another.
+
+    With ``--weights available`` only those stay whose networks are cached.
+
+    Raises:
+        UserError: Naming the flag.
+    """
+    args.losses = list(check_losses(args.losses, args.image_size))
+    if args.weights == "available":
+        args.losses, args.weights = cached_losses(args.losses), "pretrained"
+    if args.figure_loss is not None and args.figure_loss not in args.losses:
+        raise UserError(
+            f"--figure-loss {args.figure_loss} is not among the losses to compute ({', '.join(args.losses)}). "
+            "Add it to --losses, or choose one of those."
+        )
+
+
+def note_random_trunks(args: Namespace, run: Run) -> None:
+    """Say of every output that follows which helper networks are random, if any."""
+    if args.weights == "random" and uses_pretrained(args.losses):
+        run.note_random(f"LPIPS and style ({', '.join(uses_pretrained(args.losses))})")
+
+
+def make_work(args: Namespace, run: Run, model: Autoencoder) -> Work:
+    """Return the function that turns a batch of images into rows of losses, with one forward pass."""
+
+    @cache
+    def losses() -> ReconstructionLosses:  # at the first batch: a finished job needs no trunks
+        return ReconstructionLosses(args.losses, args.weights, run.device, args.recipe, args.seed)
+
+    def work(ids: list[str], values: list[np.ndarray]) -> Batch:
+        with torch.inference_mode():
+            images = torch.from_numpy(np.stack(values)).to(run.device, memory_format=torch.channels_last)
+            computed = losses()(images, model(images))
+            columns = {name: value.double().cpu().tolist() for name, value in computed.items()}
+        check_finite(ids, columns)
+        return Batch([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+    return work
+
+
+def check_finite(ids: list[str], columns: dict[str, list[float]]) -> None:
+    """Stop at a loss that is not a finite number, naming the image: such a network is broken.
+
+    Raises:
+        UserError: Naming the loss, the image and what to do.
+    """
+    for name, values in columns.items():
+        for image_id, value in zip(ids, values, strict=True):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"The {name} loss of {image_id} is {value}: the network's weights or the image are broken. "
+                    "Fine-tune again with a smaller --learning-rate (python autoencoder_finetune.py --overwrite), "
+                    "or choose another checkpoint with --model-names."
+                )
+
+
+def reconstruct(
+    args: Namespace, model: Autoencoder, paths: dict[str, Path], device: torch.device
+) -> dict[str, tuple]:
+    """Return original and reconstruction, (3, S, S) each, of a few images by image_id."""
+    pairs = {}
+    with torch.inference_mode():
+        for image_id, path in paths.items():
+            original = load_pixels(path, args.image_size)
+            batch = torch.from_numpy(original)[None].to(device, memory_format=torch.channels_last)
+            pairs[image_id] = (original, model(batch)[0].cpu().numpy())
+    return pairs
+
+
+def write_results(
+    args: Namespace,
+    run: Run,
+    dataset: Dataset,
+    model: Autoencoder,
+    label: str,
+    result: ShardedResult,
+) -> None:
+    """Write the table and the figure of one model."""
+    about = dataset.table[["image_id", "path", "category", "subcategory", "memorability"]]
+    table_path = output_file(args.output_path, "test_loss", label)
+    if result.up_to_date:
+        found = run.read_table("test_loss", label, inherit=False)
+        run.add_output(table_path)
+    else:
+        found = result.frame()
+    # The scores anew even when the losses are up to date: they may come from another column or table by now.
+    table = found[["image_id", *args.losses]].merge(
+        about.drop(columns="path"), on="image_id", validate="one_to_one"
+    )
+    run.write_table(table, "test_loss", label)
+    loss = args.figure_loss or ("lpips-sq" if "lpips-sq" in args.losses else args.losses[0])
+    groups = pick_examples(table, loss)
+    wanted = {image_id for group in groups.values() for image_id in group["image_id"]}
+    chosen = about[about["image_id"].isin(wanted)]
+    pixels = reconstruct(args, model, dict(zip(chosen["image_id"], chosen["path"], strict=True)), run.device)
+    run.save_figure(draw_examples(groups, pixels, loss, label), f"reconstructions_{label}", formats=("png",))
+    result.finish([table_path])
+
+
+def losses_of_model(args: Namespace, run: Run, dataset: Dataset, path: Path) -> list[tuple[str, str]]:
+    """Test one checkpoint; return the images that could not be read."""
+    model, meta = load_autoencoder(path, run.device, args.image_size)
+    model = model.to(memory_format=torch.channels_last)
+    run.note_caveats(meta["caveats"])
+    run.add_input(path)
+    settings = {
+        "checkpoint": meta["sha256"],
+        "losses": args.losses,
+        "recipe": args.recipe,
+        "weights": args.weights,
+        "seed": args.seed if args.weights == "random" else None,
+        "image_size": args.image_size,
+        "caveat": run.caveat,
+    }
+    label = path.stem if args.recipe == "corrected" else f"{path.stem}_released-losses"
+    result = run_sharded(
+        f"test_loss_{label}",
+        dataset.table[["image_id", "path"]],
+        make_work(args, run, model),
+        output_path=args.output_path,
+        settings=settings,
+        load=partial(load_pixels, size=args.image_size),
+        batch_size=args.batch_size,
+        workers=args.workers,
+        on_error=args.on_error,
+        overwrite=args.overwrite,
+        description=label,
+    )
+    if is_main_rank():
+        write_results(args, run, dataset, model, label, result)
+    return result.skipped
