@@ -11,7 +11,7 @@ import argparse
 
 from utils.core.cli import build_parser, positive_float, positive_int, run_script
 from utils.core.log import log
-from utils.core.names import ARCHITECTURES, BASE_CHECKPOINT, LOSSES
+from utils.core.names import ARCHITECTURES, BASE_CHECKPOINT, HEADLINE_LOSS, LOSSES
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         "--losses",
         nargs="+",
         choices=LOSSES,
-        default=["lpips-sq"],
+        default=[HEADLINE_LOSS],
         metavar="LOSS",
         help=", ".join(LOSSES),
     )

@@ -12,7 +12,7 @@ import argparse
 
 from utils.core.cli import build_parser, non_negative_int, positive_float, positive_int, run_script
 from utils.core.errors import UserError
-from utils.core.names import LOSSES
+from utils.core.names import HEADLINE_LOSS, LOSSES
 
 
 def dropout_share(text: str) -> float:
@@ -57,7 +57,10 @@ def get_parser() -> argparse.ArgumentParser:
         "--resamples", type=non_negative_int, default=1000, help="bootstrap resamples of the intervals"
     )
     judge.add_argument(
-        "--error-measure", choices=LOSSES, default="lpips-sq", help="reconstruction error used as a baseline"
+        "--error-measure",
+        choices=LOSSES,
+        default=HEADLINE_LOSS,
+        help="reconstruction error used as a baseline",
     )
     return parser
 

@@ -15,8 +15,8 @@ from PIL import Image
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
 from utils.core.tables import output_file, write_table
+from utils.report.blocks import show, show_p, show_range
 from utils.report.report import FIGURES_EMBEDDED, OPTIONAL, SCRIPTS, write_report
-from utils.report.sections import show, show_p, show_range
 from utils.statistics.correlation_tables import correlation_rows
 
 MODEL = "mem_vgg_autoencoder"

@@ -6,6 +6,7 @@ ARCHITECTURES = ("vgg11", "vgg13", "vgg16", "vgg19")
 LOSSES = ("mse", "mae", "ssim", "ms-ssim", "lpips-vgg", "lpips-alex", "lpips-sq", "style")
 SPLIT_BY = ("image", "subcategory", "group", "source")
 CLUSTERS = ("subcategory", "group", "none")  # what is resampled as a whole
+HEADLINE_LOSS = "lpips-sq"  # the loss of the fine-tuning, chosen before looking, not the best one
 DETECTORS = {"heavy": "fasterrcnn_resnet50_fpn", "light": "fasterrcnn_mobilenet_v3_large_320_fpn"}
 SEGMENTERS = {"heavy": "deeplabv3_resnet101", "light": "lraspp_mobilenet_v3_large"}
 IG_METHODS = ("gausslegendre", "riemann_middle", "riemann_trapezoid", "riemann_left", "riemann_right")

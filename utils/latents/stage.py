@@ -16,7 +16,7 @@ from models.autoencoder import BLOCKS, WIDTHS, Autoencoder
 from models.checkpoints import checkpoint_sha256, find_models, list_checkpoints, load_autoencoder
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
-from utils.core.names import LOSSES
+from utils.core.names import HEADLINE_LOSS, LOSSES
 from utils.core.processes import is_main_rank, rank, world_size
 from utils.core.run import Run
 from utils.core.shards import SHARDS_FOLDER, Batch, Work, run_sharded
@@ -334,8 +334,8 @@ def draw(
     wanted = {name for rows in groups.values() for name in (*rows["image_id"], *rows["nearest_image_id"])}
     figure = draw_extremes(groups, read_pictures(dataset, wanted), name, args.metric)
     run.save_figure(figure, f"distinctive_images_{name}", formats=("png",))
-    there = [] if losses is None else [loss for loss in LOSSES if loss in losses.columns]
-    loss = "lpips-sq" if "lpips-sq" in there else there[0] if there else None
+    measured = [] if losses is None else [loss for loss in LOSSES if loss in losses.columns]
+    loss = HEADLINE_LOSS if HEADLINE_LOSS in measured else measured[0] if measured else None
     run.save_figure(draw_scatter(table, rows, losses, name, loss), f"distinctiveness_{name}")
 
 

@@ -11,6 +11,7 @@ import torch
 from models.autoencoder import Autoencoder
 from models.checkpoints import load_autoencoder
 from utils.core.errors import UserError
+from utils.core.names import HEADLINE_LOSS
 from utils.core.processes import is_main_rank
 from utils.core.run import Run
 from utils.core.shards import Batch, ShardedResult, Work, run_sharded
@@ -113,7 +114,7 @@ def write_results(
         about.drop(columns="path"), on="image_id", validate="one_to_one"
     )
     run.write_table(table, "test_loss", label)
-    loss = args.figure_loss or ("lpips-sq" if "lpips-sq" in args.losses else args.losses[0])
+    loss = args.figure_loss or (HEADLINE_LOSS if HEADLINE_LOSS in args.losses else args.losses[0])
     groups = pick_examples(table, loss)
     wanted = {image_id for group in groups.values() for image_id in group["image_id"]}
     chosen = about[about["image_id"].isin(wanted)]

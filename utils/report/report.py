@@ -19,15 +19,10 @@ from utils.core.caveats import Caveats
 from utils.core.errors import UserError
 from utils.core.files import atomic_path, read_json
 from utils.core.tables import output_file, read_table
+from utils.report.blocks import Block, missing_block, table_block, table_row
+from utils.report.headline import headline_tiles
 from utils.report.pipeline import in_words, read_record
-from utils.report.sections import (
-    STAGE_BLOCKS,
-    Block,
-    headline_tiles,
-    missing_block,
-    table_block,
-    table_row,
-)
+from utils.report.sections import STAGE_BLOCKS
 from utils.report.steering import steering_blocks
 
 REPORT_FILE = "report.html"
@@ -45,9 +40,6 @@ SCRIPTS = {
 }
 BLOCKS = {**STAGE_BLOCKS, "memorability_steering": (steering_blocks,)}
 OPTIONAL = ("memorability_steering",)  # no part of the study that `run_pipeline.py` runs; missed by nobody
-TRAINING_LOSS = (
-    "lpips-sq"  # the headline is the loss of the fine-tuning, chosen before looking, not the best one
-)
 MAX_FIGURE_PX = 1600
 FIGURE_SCALE = 1.5  # figures are saved at 150 dpi and laid out for 100
 WIDE_PX = 720  # wider figures have a line to themselves

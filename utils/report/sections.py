@@ -1,154 +1,27 @@
-"""What the report says of each stage: headline tiles and tables, each from the file it names."""
+"""What the report says of each stage: tables, each from the file it names."""
 
-from __future__ import annotations
-
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
-from utils.core.names import LOSSES
+from utils.core.names import HEADLINE_LOSS, LOSSES
 from utils.core.tables import models_with, output_file, read_table
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-TRAINING_LOSS = (
-    "lpips-sq"  # the headline is the loss of the fine-tuning, chosen before looking, not the best one
+from utils.report.blocks import (
+    INTERVAL_SCALE,
+    Block,
+    correlation_block,
+    drawn_interval,
+    show,
+    show_p,
+    show_range,
+    table_block,
+    table_row,
 )
+
 TOP_FEATURES = 12
-INTERVAL_SCALE = "−1 … 1"
-Block = dict[str, Any]
-
-
-def missing_block(text: str) -> Block:
-    """Say what is not there."""
-    return {"kind": "missing", "text": text}
-
-
-def table_block(
-    title: str, files: list[str], header: list[str], rows: list[Block], text: str = "", texts: int = 1
-) -> Block:
-    """A table block; the first ``texts`` columns hold words."""
-    return {
-        "kind": "table",
-        "title": title,
-        "files": files,
-        "header": header,
-        "text_columns": [*header[:texts], INTERVAL_SCALE],
-        "rows": rows,
-        "text": text,
-    }
-
-
-def table_row(cells: Iterable[Any], texts: int = 1, strong: bool = False) -> Block:
-    """Make a row of a table.
-
-    Args:
-        cells: Texts, tuples (value, low, high) to be drawn, or ``{"text", "range"}`` for a value above its interval.
-        texts: How many of the first cells hold words.
-        strong: Whether the row stands out.
-    """
-    made = []
-    for number, cell in enumerate(cells):
-        content: Block = {
-            "text": "",
-            "range": "",
-            "interval": None,
-            "style": "text" if number < texts else "",
-        }
-        if isinstance(cell, tuple):
-            content |= {"interval": cell, "style": "text"}
-        else:
-            content |= cell if isinstance(cell, dict) else {"text": cell}
-        made.append(content)
-    return {"cells": made, "strong": strong}
-
-
-def show(value: float | None, digits: int = 2) -> str:
-    """Write a number for reading: fixed decimals, thousands separated, a dash where it is undefined.
-
-    Below the last decimal, powers of ten where there are more than two decimals.
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    if digits > 2 and value != 0 and abs(value) < 10**-digits / 2:  # losses and deltas; a rho of 0.00 is 0.00
-        return f"{value:.1e}"
-    return f"{round(value, digits) + 0.0:,.{digits}f}"  # adding 0 turns -0.00 into 0.00
-
-
-def show_p(value: float | None) -> str:
-    """Write a p or q value: three decimals, below that a bound."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def show_range(low: float, high: float, digits: int = 2) -> str:
-    """Write an interval, or nothing where it is undefined."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    return "[" + ", ".join(f"{round(end, digits) + 0.0:.{digits}f}" for end in (low, high)) + "]"
-
-
-def _drawn(row: pd.Series) -> tuple[float, float, float] | str:
-    """Values of a drawn interval, or a dash."""
-    values = (row["rho"], row["ci_low"], row["ci_high"])
-    return values if all(math.isfinite(value) for value in values) else "–"
-
-
-def _label(row: pd.Series) -> str:
-    """Name a correlation: its measure, with what if not memorability, and what is held constant."""
-    target = row.get("target", "memorability")
-    text = row["measure"] if target == "memorability" else f"{row['measure']} with {target}"
-    return f"{text}, {row['held_constant']} held constant" if row.get("held_constant") else text
-
-
-def _within_cell(row: pd.Series) -> Block:
-    """The pooled within-category rho above its interval, where the table has one."""
-    # Undeclared columns of open-ended tables come as text.
-    low, high = (float(row.get(f"{end}_within_category", "") or math.nan) for end in ("ci_low", "ci_high"))
-    return {"text": show(row["rho_within_category"]), "range": show_range(low, high)}
-
-
-def _correlation_block(
-    title: str, frame: pd.DataFrame, name: str, file: str, strong: str = "", text: str = ""
-) -> Block:
-    """The table every correlation is shown in: rho, interval, within category, ceiling."""
-    header = [
-        name,
-        "n",
-        "ρ",
-        "95 % interval",
-        INTERVAL_SCALE,
-        "q",
-        "within category",
-        "noise ceiling",
-        "ρ / ceiling",
-    ]
-    rows = [
-        table_row(
-            [
-                _label(row),
-                f"{row['n']:,.0f}",
-                show(row["rho"]),
-                show_range(row["ci_low"], row["ci_high"]),
-                _drawn(row),
-                show_p(row["q"]),
-                _within_cell(row),
-                show(row["ceiling"]),
-                show(row["rho_over_ceiling"]),
-            ],
-            strong=_label(row) == strong,
-        )
-        for _, row in frame.iterrows()
-    ]
-    return table_block(title, [file], header, rows, text)
-
-
-# ------------------------------------------------------------------------------------------------ stages
 
 
 def _by_model(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
@@ -226,7 +99,7 @@ def _evaluation(output_path: Path) -> list[Block]:
         "after ranking inside each category, so that a difference between categories cannot pass for an effect."
     )
     blocks = [
-        _correlation_block(f"Losses of {model}", rows, "loss", path.name, TRAINING_LOSS, text)
+        correlation_block(f"Losses of {model}", rows, "loss", path.name, HEADLINE_LOSS, text)
         for model, rows in _by_model(read_table(path, "loss_correlations"))
     ]
     comparisons = output_file(output_path, "loss_comparisons")
@@ -246,7 +119,7 @@ def _distinctiveness(output_path: Path) -> list[Block]:
     path = output_file(output_path, "distinctiveness_correlations")
     frame = read_table(path, "distinctiveness_correlations")
     with_losses = (
-        frame[["measure", "target", "held_constant"]].isin(set(LOSSES) - {TRAINING_LOSS}).any(axis=1)
+        frame[["measure", "target", "held_constant"]].isin(set(LOSSES) - {HEADLINE_LOSS}).any(axis=1)
     )
     shown = frame[~with_losses]
     rest = (
@@ -255,7 +128,7 @@ def _distinctiveness(output_path: Path) -> list[Block]:
         else ""
     )
     return [
-        _correlation_block(f"Latent codes of {model}", rows, "measure", path.name, "distinctiveness", rest)
+        correlation_block(f"Latent codes of {model}", rows, "measure", path.name, "distinctiveness", rest)
         for model, rows in _by_model(shown)
     ]
 
@@ -337,7 +210,7 @@ def _features(output_path: Path) -> list[Block]:
                 f"{row['n']:,.0f}",
                 show(row["rho"]),
                 show_range(row["ci_low"], row["ci_high"]),
-                _drawn(row),
+                drawn_interval(row),
                 show_p(row["q"]),
                 show(row["rho_within_category"]),
             ]
@@ -361,7 +234,7 @@ def _feature_models(output_path: Path) -> list[Block]:
                 f"{row['n']:,.0f}",
                 show(row["rho"]),
                 show_range(row["ci_low"], row["ci_high"]),
-                _drawn(row),
+                drawn_interval(row),
                 show(row["r2"]),
                 {"text": show(row["gain"]), "range": show_range(row["gain_ci_low"], row["gain_ci_high"])},
             ],
@@ -385,136 +258,3 @@ STAGE_BLOCKS: dict[str, tuple[Callable[[Path], list[Block]], ...]] = {
     "model_interpretation_IG": (_attribution,),
     "feature_analysis": (_features, _feature_models),
 }
-
-
-# ------------------------------------------------------------------------------------------------ headline
-
-
-def headline_tiles(output_path: Path) -> list[Block]:
-    """The headline numbers, each from one table, or what is missing instead."""
-    makers = {
-        "Reconstruction error and memorability": _reconstruction_tile,
-        "Distinctiveness and memorability": _distinctiveness_tile,
-        "Noise ceiling": _ceiling_tile,
-        "Predicted and observed memorability": _prediction_tile,
-        "Attributions": _attribution_tile,
-        "Strongest image feature": _feature_tile,
-    }
-    tiles = []
-    for what, make in makers.items():
-        tile: Block = {
-            "what": what,
-            "missing": "",
-            "number": None,
-            "low": None,
-            "high": None,
-            "range": "",
-            "note": "",
-            "files": [],
-        }
-        try:
-            tile |= make(output_path)
-        except UserError as error:
-            tile["missing"] = str(error)
-        tiles.append(tile)
-    return tiles
-
-
-def _first(frame: pd.DataFrame, path: Path) -> pd.Series:
-    """The first row, or a word where there is none."""
-    if frame.empty:
-        raise UserError(f"{path} has no row for this number.")
-    return frame.iloc[0]
-
-
-def _rho_tile(row: pd.Series, note: str, file: str, name: str = "rho") -> Block:
-    """A tile for one correlation."""
-    value, low, high = float(row[name]), float(row["ci_low"]), float(row["ci_high"])
-    drawn = all(math.isfinite(number) for number in (value, low, high))
-    return {
-        "value": f"ρ = {show(value)}" if math.isfinite(value) else "undefined",
-        "range": show_range(low, high),
-        "number": value if drawn else None,
-        "low": low,
-        "high": high,
-        "note": note,
-        "files": [file],
-    }
-
-
-def _reconstruction_tile(output_path: Path) -> Block:
-    path = output_file(output_path, "loss_correlations")
-    frame = read_table(path, "loss_correlations")
-    chosen = frame[frame["measure"] == TRAINING_LOSS]
-    row = _first(chosen if len(chosen) else frame, path)
-    note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}; "
-    note += f"within category {show(row['rho_within_category'])}"
-    return _rho_tile(row, note, path.name)
-
-
-def _distinctiveness_tile(output_path: Path) -> Block:
-    path = output_file(output_path, "distinctiveness_correlations")
-    frame = read_table(path, "distinctiveness_correlations")
-    plain = (frame["target"] == "memorability") & (frame["held_constant"] == "")
-    chosen = frame[plain & (frame["measure"] == "distinctiveness")]
-    row = _first(chosen if len(chosen) else frame, path)
-    note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}; within category {show(row['rho_within_category'])}"
-    return _rho_tile(row, note, path.name)
-
-
-def _ceiling_tile(output_path: Path) -> Block:
-    path = output_file(output_path, "loss_correlations")
-    ceilings = read_table(path, "loss_correlations")["ceiling"].dropna()
-    if ceilings.empty:
-        return {
-            "missing": f"{path.name} has none: the score table has no hits, false alarms and responses per image."
-        }
-    return {
-        "value": f"ρ = {show(ceilings.iloc[0])}",
-        "note": "the highest correlation any measure can be expected to reach: the root of the scores' own reliability",
-        "files": [path.name],
-    }
-
-
-def _prediction_tile(output_path: Path) -> Block:
-    path = output_file(output_path, "mlp_metrics")
-    frame = read_table(path, "mlp_metrics")
-    frame = frame[frame["metric"] == "spearman"]
-    row = _first(frame[frame["predictor"] == "mlp"], path)
-    others = frame[
-        (frame["model"] == row["model"])
-        & frame["predictor"].isin(["ridge", "reconstruction-error", "noise-ceiling"])
-    ]
-    beside = ", ".join(f"{other['predictor']} {show(other['value'])}" for _, other in others.iterrows())
-    return _rho_tile(
-        row, f"MLP on {row['model']}, {row['n']} test images; beside it: {beside}", path.name, "value"
-    )
-
-
-def _attribution_tile(output_path: Path) -> Block:
-    models = models_with(output_path, "ig")
-    if not models:
-        raise UserError(
-            f"{output_path}/ig_<model>.csv is missing. It is written by: python model_interpretation_IG.py --save"
-        )
-    path = output_file(output_path, "ig", models[0])
-    frame = read_table(path, "ig")
-    return {
-        "value": f"{show(100 * frame['positive_share'].median(), 0)} %",
-        "range": "positive",
-        "note": f"median over {len(frame)} images of {models[0]}; median size of the convergence delta "
-        f"{show(frame['convergence_delta'].abs().median(), 4)}, largest {show(frame['convergence_delta'].abs().max(), 4)}",
-        "files": [path.name],
-    }
-
-
-def _feature_tile(output_path: Path) -> Block:
-    path = output_file(output_path, "feature_correlations")
-    frame = read_table(path, "feature_correlations")
-    frame = frame[frame["target"] == "memorability"].dropna(subset=["rho"])
-    row = _first(frame.iloc[frame["rho"].abs().argsort()[::-1]], path)
-    return _rho_tile(
-        row,
-        f"{row['feature']}, n = {row['n']:,.0f}, the largest of {len(frame)}; q {show_p(row['q'])}",
-        path.name,
-    )

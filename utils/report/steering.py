@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from utils.core.tables import output_file, read_table
-from utils.report.sections import Block, show, show_p, show_range, table_block, table_row
+from utils.report.blocks import Block, show, show_p, show_range, table_block, table_row
 
 
 def steering_blocks(output_path: Path) -> list[Block]:
