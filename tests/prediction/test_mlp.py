@@ -223,13 +223,13 @@ def test_default_strengths_span_the_best_one_and_rows_beyond_the_limit_are_drawn
 
 
 def test_ridge_on_a_matrix_in_tiles_equals_one_tile(tmp_path):
-    from utils.prediction.ridge import gram_matrix
+    from utils.prediction.ridge import row_products
 
     latents, _, _, (train, _, _) = planted(200, 300)
     standardisation = fit_standardisation(latents, train)
     np.save(tmp_path / "latents.npy", latents)
     mapped = np.load(tmp_path / "latents.npy", mmap_mode="r")
-    tiled = gram_matrix(mapped, train, standardisation, tile_rows=32)
+    tiled = row_products(mapped, train, standardisation, tile_rows=32)
     codes = standardisation.apply(latents[train]).astype(np.float64)
     np.testing.assert_allclose(tiled, codes @ codes.T, atol=1e-3)
     np.testing.assert_array_equal(tiled, tiled.T)

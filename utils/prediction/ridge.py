@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from utils.core.errors import UserError
 from utils.core.log import log
@@ -155,7 +156,7 @@ class RidgeFit:
         return predicted + self.intercept
 
 
-def gram_matrix(
+def row_products(
     latents: NDArray, rows: NDArray, standardisation: Standardisation, tile_rows: int = 1024
 ) -> NDArray:
     """Inner products of standardised codes, tile by tile: (n, n) float64, symmetric.
@@ -175,7 +176,7 @@ def gram_matrix(
     return gram
 
 
-def covariance_matrix(latents: NDArray, rows: NDArray, standardisation: Standardisation) -> NDArray:
+def dimension_products(latents: NDArray, rows: NDArray, standardisation: Standardisation) -> NDArray:
     """Inner products of standardised dimensions: (D, D) float64, for when D is smaller than the row count."""
     dims = int(np.prod(latents.shape[1:]))
     total = np.zeros((dims, dims))
@@ -195,66 +196,37 @@ def project_rows(
     return total
 
 
-def _factorise(matrix: NDArray, strength: float) -> NDArray:
-    """Cholesky factor (lower) of matrix + strength * identity."""
-    from scipy.linalg import cholesky
+class _Spectrum:
+    """The eigenvectors of the codes' inner products, from which the ridge of every strength follows.
 
-    shifted = matrix.copy()
-    shifted[np.diag_indices_from(shifted)] += strength
-    return cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
-
-
-class _DualRidge:
-    """Ridge through the (n, n) Gram matrix of the rows: cheap when there are more dimensions than rows."""
+    Of the (n, n) Gram matrix of the rows or the (D, D) matrix of the dimensions, whichever is smaller.
+    """
 
     def __init__(self, latents: NDArray, rows: NDArray, standardisation: Standardisation) -> None:
         self.latents, self.rows, self.standardisation = latents, rows, standardisation
-        self.matrix = gram_matrix(latents, rows, standardisation)
+        self.of_rows = len(rows) <= int(np.prod(latents.shape[1:]))
+        inner_products = row_products if self.of_rows else dimension_products
+        matrix = inner_products(latents, rows, standardisation)
+        self.mean_eigenvalue = float(np.trace(matrix)) / len(matrix)
+        self.values, self.vectors = eigh(matrix, overwrite_a=True, check_finite=False)
 
     def weights(self, centred_scores: NDArray, strengths: NDArray) -> NDArray[np.float64]:
         """(D, k) weights, one column per strength."""
-        from scipy.linalg import cho_solve
-
-        duals = np.empty((len(self.rows), len(strengths)))
-        for column, strength in enumerate(strengths):
-            factor = _factorise(self.matrix, strength)
-            duals[:, column] = cho_solve((factor, True), centred_scores, check_finite=False)
-        return project_rows(self.latents, self.rows, self.standardisation, duals)
+        right = centred_scores
+        if not self.of_rows:
+            right = project_rows(self.latents, self.rows, self.standardisation, right[:, None])[:, 0]
+        shrunk = (self.vectors.T @ right)[:, None] / (self.values[:, None] + strengths)
+        solved = self.vectors @ shrunk
+        return project_rows(self.latents, self.rows, self.standardisation, solved) if self.of_rows else solved
 
     def freedom(self, strength: float) -> NDArray[np.float64]:
         """1 - leverage of each row, (n,): strength * diagonal of inverse(Gram + strength * identity)."""
-        from scipy.linalg.lapack import dtrtri
-
-        inverse_factor, _ = dtrtri(_factorise(self.matrix, strength), lower=1, overwrite_c=1)
-        inverse_factor = np.tril(inverse_factor)
-        return strength * np.einsum("ij,ij->j", inverse_factor, inverse_factor)
-
-
-class _PrimalRidge:
-    """Ridge through the (D, D) matrix of the dimensions: cheap when there are more rows."""
-
-    def __init__(self, latents: NDArray, rows: NDArray, standardisation: Standardisation) -> None:
-        self.latents, self.rows, self.standardisation = latents, rows, standardisation
-        self.matrix = covariance_matrix(latents, rows, standardisation)
-
-    def weights(self, centred_scores: NDArray, strengths: NDArray) -> NDArray[np.float64]:
-        """(D, k) weights, one column per strength."""
-        from scipy.linalg import cho_solve
-
-        right = project_rows(self.latents, self.rows, self.standardisation, centred_scores[:, None])[:, 0]
-        solved = [cho_solve((_factorise(self.matrix, s), True), right, check_finite=False) for s in strengths]
-        return np.stack(solved, axis=1)
-
-    def freedom(self, strength: float) -> NDArray[np.float64]:
-        """1 - leverage of each row, (n,)."""
-        from scipy.linalg import solve_triangular
-
-        factor = _factorise(self.matrix, strength)
+        if self.of_rows:
+            return np.square(self.vectors) @ (strength / (self.values + strength))
         freedom = np.empty(len(self.rows))
         for part, codes in iterate_rows(self.latents, self.rows):
-            standardised = self.standardisation.apply(codes).astype(np.float64)
-            half = solve_triangular(factor, standardised.T, lower=True, check_finite=False)
-            freedom[part] = 1.0 - np.einsum("ij,ij->j", half, half)
+            along = self.standardisation.apply(codes).astype(np.float64) @ self.vectors
+            freedom[part] = 1.0 - np.square(along) @ (1.0 / (self.values + strength))
         return freedom
 
 
@@ -294,16 +266,17 @@ def fit_ridge(
         rows = _draw_rows(rows, max_rows, seed)
     targets = np.asarray(scores, dtype=np.float64)[rows]
     intercept = float(targets.mean())
-    solver = (_DualRidge if len(rows) <= dims else _PrimalRidge)(latents, rows, standardisation)
-    strengths = _strengths(solver.matrix) if strengths is None else np.asarray(strengths, dtype=np.float64)
-    strengths = np.sort(strengths)[::-1]
-    weights = solver.weights(targets - intercept, strengths)
+    spectrum = _Spectrum(latents, rows, standardisation)
+    if strengths is None:
+        strengths = np.array(RELATIVE_STRENGTHS) * max(spectrum.mean_eigenvalue, 1e-12)
+    strengths = np.sort(np.asarray(strengths, dtype=np.float64))[::-1]
+    weights = spectrum.weights(targets - intercept, strengths)
     predicted = _predict_many(latents, validation_rows, standardisation, weights) + intercept
     errors = ((predicted - np.asarray(scores, dtype=np.float64)[validation_rows, None]) ** 2).mean(axis=0)
     best = int(np.argmin(errors))
     fitted = _predict_many(latents, rows, standardisation, weights[:, best : best + 1])[:, 0] + intercept
     # Allen's PRESS identity: a left-out residual is the residual over 1 - leverage; 1/n is the intercept's.
-    freedom = np.maximum(solver.freedom(float(strengths[best])) - 1.0 / len(rows), 1e-12)
+    freedom = np.maximum(spectrum.freedom(float(strengths[best])) - 1.0 / len(rows), 1e-12)
     return RidgeFit(
         weights=weights[:, best].astype(np.float32),
         intercept=intercept,
@@ -319,11 +292,6 @@ def fit_ridge(
 def _draw_rows(rows: NDArray, count: int, seed: int) -> NDArray:
     log.warning("Ridge is fitted on %d of %d training rows, drawn from the seed.", count, len(rows))
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
-
-
-def _strengths(matrix: NDArray) -> NDArray[np.float64]:
-    """The default strengths for a Gram or covariance matrix."""
-    return np.array(RELATIVE_STRENGTHS) * max(float(np.trace(matrix)) / len(matrix), 1e-12)
 
 
 def _predict_many(
