@@ -52,13 +52,13 @@ def main(args: argparse.Namespace) -> None:
         stage.protect_study(args)
     with Run("autoencoder_evaluation", args) as run:
         losses = stage.read_losses(run, args)
-        correlations = stage.correlate(losses, args)
-        by_category = stage.correlate_by_category(losses, args)
-        comparisons = stage.compare(losses, args)
+        correlations = stage.loss_correlations(losses, args)
+        by_category = stage.loss_correlations_by_category(losses, args)
+        comparisons = stage.loss_comparisons(losses, args)
         run.write_table(correlations, "loss_correlations")
         run.write_table(by_category, "loss_correlations_by_category")
         run.write_table(comparisons, "loss_comparisons")
-        stage.draw(run, losses, correlations, args)
+        stage.draw_losses(run, losses, correlations, args)
         stage.summarise(correlations, comparisons)
         run.count(images=len(losses.frame), measures=len(losses.measures))
 

@@ -11,7 +11,15 @@ import argparse
 
 from utils.core.cli import build_parser, positive_float, positive_int, run_script
 from utils.core.log import log
-from utils.core.names import ARCHITECTURES, BASE_CHECKPOINT, HEADLINE_LOSS, LOSSES
+from utils.core.names import (
+    ARCHITECTURES,
+    BASE_CHECKPOINT,
+    DEFAULT_ARCHITECTURE,
+    HEADLINE_LOSS,
+    LOSSES,
+    RECIPES,
+    TRAIN,
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -66,7 +74,7 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
 def _add_protocol(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--split",
-        choices=("all", "train"),
+        choices=("all", TRAIN),
         default="all",
         help="all images, or those of splits.csv for training",
     )
@@ -84,7 +92,7 @@ def _add_protocol(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--recipe",
-        choices=("corrected", "released"),
+        choices=RECIPES,
         default="corrected",
         help="corrected: the paper's text; released: the choices of the authors' scripts (1 - LPIPS is minimised, "
         "on [0, 1] images; dataset order; one model carried through all combinations; style from the last "
@@ -100,7 +108,7 @@ def _add_start_and_speed(group: argparse._ArgumentGroup) -> None:
         help="checkpoint to start from, or none for random weights (every output says so)",
     )
     group.add_argument(
-        "--arch", choices=ARCHITECTURES, default="vgg16", help="architecture of the autoencoder"
+        "--arch", choices=ARCHITECTURES, default=DEFAULT_ARCHITECTURE, help="architecture of the autoencoder"
     )
     group.add_argument(
         "--width",

@@ -10,7 +10,7 @@ import argparse
 
 from utils.core.cli import build_parser, run_script
 from utils.core.log import log
-from utils.core.names import LOSSES
+from utils.core.names import LOSSES, RECIPES
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--recipe",
-        choices=("corrected", "released"),
+        choices=RECIPES,
         default="corrected",
         help="corrected: as published; released: LPIPS on unscaled [0, 1] images and style from the last VGG19 "
         "feature map, as in the authors' scripts (larger still means worse; the files are called "

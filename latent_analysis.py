@@ -15,6 +15,7 @@ import argparse
 from utils.core.cli import build_parser, positive_int, run_script
 from utils.core.log import log
 from utils.core.measure_names import MEASURES
+from utils.core.names import LAYERS, POOLS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -34,14 +35,14 @@ def get_parser() -> argparse.ArgumentParser:
 def _add_code_flags(codes: argparse._ArgumentGroup) -> None:
     codes.add_argument(
         "--layer",
-        choices=("conv1", "conv2", "conv3", "conv4", "conv5"),
-        default="conv5",
+        choices=LAYERS,
+        default=LAYERS[-1],
         help="encoder block",
     )
     codes.add_argument(
         "--pool",
-        choices=("none", "avg", "max"),
-        default="none",
+        choices=POOLS,
+        default=POOLS[0],
         help="keep every position, or reduce each channel to its mean or maximum (512 values at conv5)",
     )
     codes.add_argument(

@@ -9,7 +9,7 @@ ig_<model>.csv, the maps ig_<model>.npy, pictures in ig/, and with --check ig_ch
 import argparse
 
 from utils.core.cli import build_parser, non_negative_int, positive_float, positive_int, run_script
-from utils.core.names import IG_BASELINES, IG_METHODS
+from utils.core.names import IG_BASELINES, IG_METHODS, TEST, TRAIN, VALIDATION
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -44,7 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     which = parser.add_argument_group("which images (--limit counts among these)")
     which.add_argument(
-        "--split", choices=("test", "train", "val", "all"), default="test", help="split to attribute"
+        "--split", choices=(TEST, TRAIN, VALIDATION, "all"), default=TEST, help="split to attribute"
     )
     which.add_argument(
         "--image-ids",

@@ -26,7 +26,7 @@ from utils.core.cli import (
 )
 from utils.core.errors import UserError
 from utils.core.log import log
-from utils.core.names import ARCHITECTURES, DETECTORS, LOSSES, SEGMENTERS
+from utils.core.names import ARCHITECTURES, DETECTORS, LOSSES, RECIPES, SEGMENTERS
 from utils.report.pipeline import (
     GROUPS,
     Stage,
@@ -123,9 +123,7 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
     own.add_argument(
         "--pretrained", metavar="PATH", help="checkpoint to start from, or none for random weights (stage 1)"
     )
-    own.add_argument(
-        "--recipe", choices=("corrected", "released"), help="whose choices fine-tuning follows (stage 1)"
-    )
+    own.add_argument("--recipe", choices=RECIPES, help="whose choices fine-tuning follows (stage 1)")
     own.add_argument(
         "--losses", nargs="+", choices=LOSSES, metavar="LOSS", help="losses to compute (stage 2)"
     )

@@ -125,9 +125,11 @@ def recipes(network, prepared, args: argparse.Namespace) -> dict:
     import torch
     from captum.attr import IntegratedGradients
 
-    from utils.attribution.gradients import Settings, integrated_gradients, internal_batch_size
+    from utils.attribution.gradients import AttributionSettings, integrated_gradients, internal_batch_size
 
-    settings = Settings(steps=args.steps, internal_batch_size=args.internal_batch_size, max_doublings=0)
+    settings = AttributionSettings(
+        steps=args.steps, internal_batch_size=args.internal_batch_size, max_doublings=0
+    )
     images = torch.rand(args.images, 3, args.image_size, args.image_size, device=args.device)
     ids = [str(number) for number in range(args.images)]
     size = internal_batch_size(settings, images.device)
@@ -171,7 +173,7 @@ def main(args: argparse.Namespace) -> None:
 
     from benchmarks.common import describe_hardware, peak_memory_mb, synchronise, write_results
     from models.score_network import prepare_network
-    from utils.attribution.gradients import Settings, internal_batch_size
+    from utils.attribution.gradients import AttributionSettings, internal_batch_size
     from utils.core.device import full_float32, keep_freed_memory
 
     if args.threads:
@@ -187,7 +189,7 @@ def main(args: argparse.Namespace) -> None:
         print(peak_memory_mb())
         return
     size = internal_batch_size(
-        Settings(internal_batch_size=args.internal_batch_size), torch.device(args.device)
+        AttributionSettings(internal_batch_size=args.internal_batch_size), torch.device(args.device)
     )
     times: dict[str, list[float]] = {name: [] for name in calls}
     limits: list[dict] = []

@@ -57,10 +57,10 @@ def make_step(args, folder: Path):
     import torch
 
     from models.autoencoder import build_autoencoder
-    from utils.reconstruction.finetuning import FineTuner, Settings
+    from utils.reconstruction.finetuning import FineTuner, FineTuningSettings
     from utils.reconstruction.losses import ReconstructionLosses
 
-    settings = Settings(loss=args.loss, image_size=args.image_size)
+    settings = FineTuningSettings(loss=args.loss, image_size=args.image_size)
     tuner = FineTuner(
         build_autoencoder(args.arch, seed=0).to(args.device),
         pd.DataFrame({"image_id": ["a"], "path": ["a"]}),

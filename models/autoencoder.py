@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.core.errors import UserError
-from utils.core.names import ARCHITECTURES
+from utils.core.names import ARCHITECTURES, DEFAULT_ARCHITECTURE, LAYERS
 
 WIDTHS = (64, 128, 256, 512, 512)
 LAYERS_PER_BLOCK = {
@@ -21,7 +21,6 @@ LAYERS_PER_BLOCK = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
-BLOCKS = tuple(f"conv{number}" for number in range(1, 6))
 DOWNSAMPLING = 2 ** len(WIDTHS)
 
 
@@ -122,17 +121,17 @@ class Encoder(nn.Module):
 
     def __init__(self, layers: Sequence[int], widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        for name, inputs, outputs, count in zip(BLOCKS, (3, *widths[:-1]), widths, layers, strict=True):
+        for name, inputs, outputs, count in zip(LAYERS, (3, *widths[:-1]), widths, layers, strict=True):
             self.add_module(name, _encoder_block(inputs, outputs, count))
 
-    def forward(self, images: Tensor, until: str = BLOCKS[-1]) -> Tensor:
+    def forward(self, images: Tensor, until: str = LAYERS[-1]) -> Tensor:
         """Encode images up to and including the block ``until`` (``conv1`` to ``conv5``)."""
         values = images
-        for name in BLOCKS:
+        for name in LAYERS:
             values = getattr(self, name)(values)
             if name == until:
                 return values
-        raise ValueError(f"unknown encoder block '{until}'; known: {', '.join(BLOCKS)}")
+        raise ValueError(f"unknown encoder block '{until}'; known: {', '.join(LAYERS)}")
 
 
 class Decoder(nn.Module):
@@ -146,16 +145,16 @@ class Decoder(nn.Module):
     def __init__(self, layers: Sequence[int], widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         inward = widths[::-1]
-        for name, inputs, outputs, count in zip(BLOCKS, inward, (*inward[1:], 3), layers[::-1], strict=True):
+        for name, inputs, outputs, count in zip(LAYERS, inward, (*inward[1:], 3), layers[::-1], strict=True):
             self.add_module(name, _decoder_block(inputs, outputs, count))
 
-    def forward(self, latents: Tensor, start: str = BLOCKS[0]) -> Tensor:
+    def forward(self, latents: Tensor, start: str = LAYERS[0]) -> Tensor:
         """Decode latent codes into images, from the block ``start`` on.
 
         A later ``start`` takes what the encoder has after fewer blocks: ``conv5`` undoes the encoder's ``conv1``.
         """
         values = latents
-        for name in BLOCKS[BLOCKS.index(start) :]:
+        for name in LAYERS[LAYERS.index(start) :]:
             values = getattr(self, name)(values)
         return torch.sigmoid(values)
 
@@ -181,7 +180,7 @@ class Autoencoder(nn.Module):
         """Return latent codes of images (N, 3, S, S), float, [0, 1]: (N, C, S/32, S/32), 512 channels at width 1."""
         return self.encoder(images)
 
-    def forward(self, images: Tensor, depth: int = len(BLOCKS)) -> Tensor:
+    def forward(self, images: Tensor, depth: int = len(LAYERS)) -> Tensor:
         """Return reconstructions, (N, 3, S, S) in [0, 1], of images of that shape and range.
 
         Args:
@@ -189,10 +188,12 @@ class Autoencoder(nn.Module):
             depth: How many blocks of encoder and decoder take part, counted from the outside; fewer than five only
                 while the network is grown (``utils/pretraining``).
         """
-        return self.decoder(self.encoder(images, until=BLOCKS[depth - 1]), start=BLOCKS[-depth])
+        return self.decoder(self.encoder(images, until=LAYERS[depth - 1]), start=LAYERS[-depth])
 
 
-def build_autoencoder(arch: str = "vgg16", seed: int | None = None, width: float = 1.0) -> Autoencoder:
+def build_autoencoder(
+    arch: str = DEFAULT_ARCHITECTURE, seed: int | None = None, width: float = 1.0
+) -> Autoencoder:
     """Build an autoencoder with freshly drawn weights (He initialisation, zero biases).
 
     Args:

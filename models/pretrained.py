@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from utils.core.cli import command_with
 from utils.core.errors import UserError
 from utils.core.log import log
+from utils.core.names import DETECTORS as DETECTOR_SIZES
+from utils.core.names import SEGMENTERS as SEGMENTER_SIZES
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 # The default argument comes first in each: the heavy network of the paper, then lighter ones.
 TRUNKS = ("vgg16", "alexnet", "squeezenet1_1", "vgg19")
-DETECTORS = ("fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn")
-SEGMENTERS = ("deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
+DETECTORS = tuple(DETECTOR_SIZES.values())
+SEGMENTERS = (*SEGMENTER_SIZES.values(), "deeplabv3_mobilenet_v3_large")
 
 # Which LPIPS v0.1 linear layers belong to which trunk (file names inside the lpips distribution).
 LPIPS_LINEAR_FILES = {"vgg16": "vgg.pth", "alexnet": "alex.pth", "squeezenet1_1": "squeeze.pth"}

@@ -83,7 +83,7 @@ def study(tmp_path):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Leave the drawing out of tests that look at numbers only."""
-    monkeypatch.setattr(evaluation_stage, "draw", lambda *_: None)
+    monkeypatch.setattr(evaluation_stage, "draw_losses", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

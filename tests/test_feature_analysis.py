@@ -339,7 +339,9 @@ def test_attributions_of_other_images_are_refused(output, capsys):
 
 def test_no_feature_in_the_table():
     with pytest.raises(UserError, match="image_features.csv holds no feature"):
-        feature_evaluation.correlate(pd.DataFrame({"image_id": ["a"], "memorability": [0.5]}), {}, 10, 0)
+        feature_evaluation.feature_correlations(
+            pd.DataFrame({"image_id": ["a"], "memorability": [0.5]}), {}, 10, 0
+        )
 
 
 # ---- the model of memorability
@@ -481,7 +483,7 @@ def test_circular_features_become_cosine_and_sine():
 
 def test_figures_say_what_is_undefined_and_mark_what_is_not_significant():
     frame = planted(60).assign(object_area_mean=np.nan, grey_entropy=3.0)
-    found = feature_evaluation.correlate(frame, {}, 20, 0)
+    found = feature_evaluation.feature_correlations(frame, {}, 20, 0)
     figure = feature_figures.draw_correlations(found)
     axes = figure.axes[0]
     assert {text.get_text() for text in axes.texts} == {"constant", "defined in 0 images"}
@@ -496,7 +498,7 @@ def test_figures_say_what_is_undefined_and_mark_what_is_not_significant():
 def test_clusters_put_what_is_alike_side_by_side():
     frame = planted(200)
     frame["sobel_entropy"] = frame["edge_density"] ** 3
-    found = feature_evaluation.correlate(frame, {}, 20, 0)
+    found = feature_evaluation.feature_correlations(frame, {}, 20, 0)
     figure = feature_figures.draw_clusters(frame, found)
     order = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert abs(order.index("sobel_entropy") - order.index("edge_density")) == 1

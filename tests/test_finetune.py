@@ -24,13 +24,13 @@ from utils.core.tables import read_table
 from utils.data.images import load_pixels
 from utils.reconstruction.finetuning import (
     FineTuner,
+    FineTuningSettings,
     Progress,
-    Settings,
     exposure_order,
     exposure_table,
-    fingerprint,
     loss_curve,
     model_name,
+    training_fingerprint,
     training_table,
 )
 from utils.reconstruction.losses import ReconstructionLosses
@@ -67,7 +67,7 @@ def image_list(count=IMAGES):
 
 
 def make_tuner(folder, settings=None, load=pixels_of, images=None, model=None, losses=None, **options):
-    settings = settings or Settings(loss="mse", learning_rate=1e-2, image_size=16)
+    settings = settings or FineTuningSettings(loss="mse", learning_rate=1e-2, image_size=16)
     images = image_list() if images is None else images
     return FineTuner(
         model or TinyAutoencoder(),
@@ -75,7 +75,7 @@ def make_tuner(folder, settings=None, load=pixels_of, images=None, model=None, l
         settings,
         losses or ReconstructionLosses([settings.loss], "random", recipe=settings.recipe),
         folder / "state.pt",
-        fingerprint(settings, "tiny", images),
+        training_fingerprint(settings, "tiny", images),
         load,
         **{"checkpoint_every": 3, "workers": 0, **options},
     )
@@ -100,16 +100,22 @@ def exposures(output, name):
 
 
 def test_model_names():
-    assert model_name(Settings()) == "mem_vgg_autoencoder"
-    assert model_name(Settings(), alone=False) == "mem_vgg_autoencoder_lpips-sq_lr1e-05_bs1_ep1"
-    assert model_name(Settings(loss="mse")) == "mem_vgg_autoencoder_mse_lr1e-05_bs1_ep1"
-    assert model_name(Settings(recipe="released", order="dataset")) == "mem_vgg_autoencoder_released"
-    odd = Settings(split="train", order="dataset", batch_norm="frozen", precision="bf16", seed=3)
+    assert model_name(FineTuningSettings()) == "mem_vgg_autoencoder"
+    assert model_name(FineTuningSettings(), alone=False) == "mem_vgg_autoencoder_lpips-sq_lr1e-05_bs1_ep1"
+    assert model_name(FineTuningSettings(loss="mse")) == "mem_vgg_autoencoder_mse_lr1e-05_bs1_ep1"
+    assert (
+        model_name(FineTuningSettings(recipe="released", order="dataset")) == "mem_vgg_autoencoder_released"
+    )
+    odd = FineTuningSettings(split="train", order="dataset", batch_norm="frozen", precision="bf16", seed=3)
     assert (
         model_name(odd, "vgg11") == "mem_vgg_autoencoder_vgg11_dataset-order_train-split_frozen-bn_bf16_seed3"
     )
-    assert model_name(Settings(), width=0.25) == "mem_vgg_autoencoder_w0.25"
-    assert model_name(Settings(), width=1.0) == model_name(Settings(), width=None) == "mem_vgg_autoencoder"
+    assert model_name(FineTuningSettings(), width=0.25) == "mem_vgg_autoencoder_w0.25"
+    assert (
+        model_name(FineTuningSettings(), width=1.0)
+        == model_name(FineTuningSettings(), width=None)
+        == "mem_vgg_autoencoder"
+    )
 
 
 def test_names_of_a_grid_are_distinct():
@@ -119,14 +125,14 @@ def test_names_of_a_grid_are_distinct():
     found = combinations(args)
     assert len(found) == 8  # mse named twice counts once
     assert len({model_name(settings, alone=False) for settings in found}) == 8
-    assert found[0] == Settings(loss="mse")
+    assert found[0] == FineTuningSettings(loss="mse")
 
 
 def test_defaults_are_those_of_the_paper():
     from utils.reconstruction.finetune_stage import combinations
 
     assert combinations(arguments()) == [
-        Settings("lpips-sq", 1e-5, 1, 1, "all", "shuffled", "update", "corrected")
+        FineTuningSettings("lpips-sq", 1e-5, 1, 1, "all", "shuffled", "update", "corrected")
     ]
     assert combinations(arguments("--recipe", "released"))[0].order == "dataset"
     assert combinations(arguments("--recipe", "released", "--order", "shuffled"))[0].order == "shuffled"
@@ -149,7 +155,9 @@ def test_exposure_order():
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_losses_are_those_before_each_step(tmp_path, batch_size):
     """Against a plain loop with torch's own loss and Adam."""
-    settings = Settings(loss="mse", learning_rate=1e-2, batch_size=batch_size, epochs=2, image_size=16)
+    settings = FineTuningSettings(
+        loss="mse", learning_rate=1e-2, batch_size=batch_size, epochs=2, image_size=16
+    )
     tuner = make_tuner(tmp_path, settings)
     progress = tuner.run()
     model = TinyAutoencoder().train()
@@ -173,14 +181,16 @@ def test_losses_are_those_before_each_step(tmp_path, batch_size):
 
 
 def test_training_lowers_the_loss(tmp_path):
-    progress = make_tuner(tmp_path, Settings(loss="mae", learning_rate=1e-2, epochs=6, image_size=16)).run()
+    progress = make_tuner(
+        tmp_path, FineTuningSettings(loss="mae", learning_rate=1e-2, epochs=6, image_size=16)
+    ).run()
     means = training_table(progress)["loss_mean"]
     assert means.iloc[-1] < means.iloc[0]
 
 
 @pytest.mark.parametrize("mode", ["update", "frozen"])
 def test_batch_norm_statistics(tmp_path, mode):
-    settings = Settings(loss="mse", learning_rate=1e-2, batch_norm=mode, image_size=16)
+    settings = FineTuningSettings(loss="mse", learning_rate=1e-2, batch_norm=mode, image_size=16)
     tuner = make_tuner(tmp_path, settings)
     norm = tuner.model.layers[1]
     before, scale = norm.running_mean.clone(), norm.weight.detach().clone()
@@ -192,7 +202,7 @@ def test_batch_norm_statistics(tmp_path, mode):
 
 @pytest.mark.parametrize(("recipe", "sign"), [("corrected", -1), ("released", 1)])
 def test_released_recipe_drives_reconstructions_away(tmp_path, recipe, sign):
-    settings = Settings(
+    settings = FineTuningSettings(
         loss="lpips-sq", learning_rate=3e-3, epochs=8, recipe=recipe, order="dataset", image_size=16
     )
     images = image_list(1)
@@ -211,7 +221,7 @@ def test_bf16_is_close_to_float32(tmp_path):
     losses = {}
     for precision in ("float32", "bf16"):
         (tmp_path / precision).mkdir()
-        settings = Settings(loss="mse", precision=precision, image_size=16, learning_rate=1e-2)
+        settings = FineTuningSettings(loss="mse", precision=precision, image_size=16, learning_rate=1e-2)
         losses[precision] = make_tuner(tmp_path / precision, settings).run().losses[0]
     assert losses["float32"] != losses["bf16"]
     np.testing.assert_allclose(losses["bf16"], losses["float32"], rtol=0.05)
@@ -233,8 +243,8 @@ def test_cuda_agrees_with_cpu(tmp_path):
 def test_compiled_is_close_to_eager(tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
-    eager = make_tuner(tmp_path, Settings(loss="mse", image_size=16), checkpoint_every=100).run()
-    compiled = make_tuner(tmp_path, Settings(loss="mse", compile=True, image_size=16)).run()
+    eager = make_tuner(tmp_path, FineTuningSettings(loss="mse", image_size=16), checkpoint_every=100).run()
+    compiled = make_tuner(tmp_path, FineTuningSettings(loss="mse", compile=True, image_size=16)).run()
     np.testing.assert_allclose(compiled.losses[0], eager.losses[0], rtol=1e-4)
 
 
@@ -247,7 +257,7 @@ def test_failing_compiler_is_said_plainly(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(UserError, match=r"--compile failed on this machine \(no working compiler\)"):
-        make_tuner(tmp_path, Settings(loss="mse", compile=True, image_size=16)).run()
+        make_tuner(tmp_path, FineTuningSettings(loss="mse", compile=True, image_size=16)).run()
 
 
 # ---------------------------------------------------------------------------------------------- going on after a kill
@@ -269,7 +279,7 @@ class StopAt:
 @pytest.mark.parametrize("batch_size", [1, 2])
 @pytest.mark.parametrize("batch_norm", ["update", "frozen"])
 def test_stopped_anywhere_it_ends_bit_for_bit_the_same(tmp_path, batch_size, batch_norm):
-    settings = Settings(
+    settings = FineTuningSettings(
         loss="mse", learning_rate=1e-2, batch_size=batch_size, epochs=2, batch_norm=batch_norm, image_size=16
     )
     (tmp_path / "whole").mkdir()
@@ -292,7 +302,7 @@ def test_stopped_anywhere_it_ends_bit_for_bit_the_same(tmp_path, batch_size, bat
 def test_state_of_other_settings_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         make_tuner(tmp_path, load=StopAt(5)).run()
-    other = Settings(loss="mse", learning_rate=5e-2, image_size=16)
+    other = FineTuningSettings(loss="mse", learning_rate=5e-2, image_size=16)
     with pytest.raises(UserError) as caught:
         make_tuner(tmp_path, other).run()
     message = str(caught.value)
@@ -309,12 +319,12 @@ def test_damaged_state_is_named(tmp_path):
 
 def test_fingerprint_notices_what_matters(tmp_path):
     images = image_list()
-    base = fingerprint(Settings(), "start", images)
-    assert base == fingerprint(Settings(), "start", images)
-    assert base != fingerprint(Settings(seed=1), "start", images)
-    assert base != fingerprint(Settings(), "other start", images)
-    assert base != fingerprint(Settings(), "start", images.iloc[1:])
-    assert base != fingerprint(Settings(), "start", images, arch="vgg11")
+    base = training_fingerprint(FineTuningSettings(), "start", images)
+    assert base == training_fingerprint(FineTuningSettings(), "start", images)
+    assert base != training_fingerprint(FineTuningSettings(seed=1), "start", images)
+    assert base != training_fingerprint(FineTuningSettings(), "other start", images)
+    assert base != training_fingerprint(FineTuningSettings(), "start", images.iloc[1:])
+    assert base != training_fingerprint(FineTuningSettings(), "start", images, arch="vgg11")
 
 
 def stored_images(folder, count=IMAGES):
@@ -335,7 +345,7 @@ def test_a_state_is_not_gone_on_with_when_an_exposed_image_was_edited(tmp_path):
             raise KeyboardInterrupt
         return pixels_of(file.content)
 
-    settings = Settings(loss="mse", learning_rate=1e-2, image_size=16, order="dataset")
+    settings = FineTuningSettings(loss="mse", learning_rate=1e-2, image_size=16, order="dataset")
     with pytest.raises(KeyboardInterrupt):
         make_tuner(tmp_path, settings, load=load, images=images).run()
     edit_in_place(Path(images["path"][IMAGES - 1]), "777")  # not seen yet
@@ -400,7 +410,7 @@ def unreadable(path):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
 def test_unreadable_images_are_left_out_once(tmp_path, batch_size):
-    settings = Settings(loss="mse", batch_size=batch_size, epochs=2, image_size=16)
+    settings = FineTuningSettings(loss="mse", batch_size=batch_size, epochs=2, image_size=16)
     progress = make_tuner(tmp_path, settings, load=unreadable).run()
     assert progress.skipped == {2: "truncated", 5: "truncated"}
     for epoch in (0, 1):

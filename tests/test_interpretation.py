@@ -17,7 +17,7 @@ from models.checkpoints import checkpoint_sha256, mlp_file, save_autoencoder, sa
 from models.mlp import build_mlp
 from models.score_network import ScoreNetwork
 from utils.attribution import stage as attribution_stage
-from utils.attribution.gradients import Settings
+from utils.attribution.gradients import AttributionSettings
 from utils.core.errors import UserError
 from utils.core.tables import read_table
 from utils.data.image_lists import named_images, read_image_ids
@@ -369,4 +369,4 @@ def test_a_split_without_images_is_named(output, tmp_path, mini_memcat):
 
 def test_the_flags_defaults_are_the_settings_defaults():
     args = script.get_parser().parse_args([])
-    assert attribution_stage.ig_settings(args) == Settings()
+    assert attribution_stage.ig_settings(args) == AttributionSettings()

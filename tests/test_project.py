@@ -76,7 +76,7 @@ def test_what_is_heavy_is_imported_through_one_door():
             lazy = [node for node in ast.walk(function) if isinstance(node, (ast.Import, ast.ImportFrom))]
             assert not lazy or function.name == "main", f"{script}: {function.name} imports"
     stages = [path for path in MODULES if path.name.endswith("stage.py")]
-    assert len(stages) == 8
+    assert len(stages) >= 8
     for path in stages:
         lazy = [
             inner

@@ -24,7 +24,7 @@ from utils.attribution.checks import (
 )
 from utils.attribution.explain import explain_images
 from utils.attribution.figures import draw_checks, picture_names
-from utils.attribution.gradients import Settings, integrated_gradients, make_baselines, predict
+from utils.attribution.gradients import AttributionSettings, integrated_gradients, make_baselines, predict
 from utils.attribution.map_measures import (
     centre_distance,
     density,
@@ -96,7 +96,7 @@ def network():
 @pytest.mark.parametrize("baseline", IG_BASELINES)
 def test_linear_network_gets_weight_times_difference_from_baseline(images, ids, baseline):
     network = Linear()
-    found = integrated_gradients(network, images, ids, Settings(steps=3, baseline=baseline))
+    found = integrated_gradients(network, images, ids, AttributionSettings(steps=3, baseline=baseline))
     start = make_baselines(images, baseline, ids)
     expected = (network.weight * (images - start)).sum(dim=1).detach().numpy()
     np.testing.assert_allclose(found.maps, expected, atol=1e-6)
@@ -108,7 +108,9 @@ def test_linear_network_gets_weight_times_difference_from_baseline(images, ids, 
 @pytest.mark.parametrize("method", IG_METHODS)
 def test_every_integration_rule_is_exact_for_a_linear_network(images, ids, method):
     network = Linear()
-    found = integrated_gradients(network, images, ids, Settings(steps=5, method=method, max_doublings=0))
+    found = integrated_gradients(
+        network, images, ids, AttributionSettings(steps=5, method=method, max_doublings=0)
+    )
     expected = (network.weight * images).sum(dim=1).detach().numpy()
     if (
         method == "riemann_trapezoid"
@@ -119,12 +121,12 @@ def test_every_integration_rule_is_exact_for_a_linear_network(images, ids, metho
 
 def test_sum_of_squares_gives_each_pixel_its_square(images, ids):
     network = Through(lambda x: x.square().sum(dim=(1, 2, 3)))
-    found = integrated_gradients(network, images, ids, Settings(steps=2))
+    found = integrated_gradients(network, images, ids, AttributionSettings(steps=2))
     np.testing.assert_allclose(found.maps, images.square().sum(dim=1).numpy(), rtol=1e-5)
 
 
 def test_attributions_add_up_to_the_change_in_prediction(network, images, ids):
-    found = integrated_gradients(prepare_network(network), images, ids, Settings(steps=40))
+    found = integrated_gradients(prepare_network(network), images, ids, AttributionSettings(steps=40))
     gap = found.prediction - found.baseline_prediction
     np.testing.assert_allclose(
         found.maps.sum(axis=(1, 2), dtype=np.float64), found.attribution_sum, rtol=1e-12
@@ -141,14 +143,16 @@ def test_agrees_with_captum_on_the_unprepared_network(network, images, ids):
     expected, delta = IntegratedGradients(network).attribute(
         images, baselines=images * 0 + 1, n_steps=10, return_convergence_delta=True
     )
-    settings = Settings(steps=10, baseline="white", max_doublings=0)
+    settings = AttributionSettings(steps=10, baseline="white", max_doublings=0)
     found = integrated_gradients(prepare_network(network), images, ids, settings)
     scale = float(expected.abs().max())
     np.testing.assert_allclose(found.maps, expected.sum(dim=1).detach().numpy(), atol=1e-4 * scale)
     np.testing.assert_allclose(found.delta, delta.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [Settings(steps=6, baseline="uniform"), Settings(steps=4, smooth=3)])
+@pytest.mark.parametrize(
+    "settings", [AttributionSettings(steps=6, baseline="uniform"), AttributionSettings(steps=4, smooth=3)]
+)
 def test_an_image_has_the_same_map_alone_and_in_a_batch(network, images, ids, settings):
     prepared = prepare_network(network)
     together = integrated_gradients(prepared, images, ids, replace(settings, internal_batch_size=8))
@@ -167,7 +171,7 @@ def test_images_per_pass_do_not_grow_with_the_steps(images, ids, smooth):
     largest = {}
     for steps in (8, 64):
         network = Through(lambda x: x.square().mean(dim=(1, 2, 3)))
-        settings = Settings(steps=steps, internal_batch_size=4, smooth=smooth, max_doublings=0)
+        settings = AttributionSettings(steps=steps, internal_batch_size=4, smooth=smooth, max_doublings=0)
         integrated_gradients(network, images, ids, settings)
         largest[steps] = max(network.batches)
     assert largest[8] == largest[64] == 4
@@ -181,13 +185,13 @@ def test_steps_are_doubled_only_where_the_delta_is_too_large(images, ids):
     images = images * 0.5
     images[3] = images[3] * 0.2 + 0.8
     found = integrated_gradients(
-        Through(bend), images, ids, Settings(steps=2, tolerance=0.01, max_doublings=5)
+        Through(bend), images, ids, AttributionSettings(steps=2, tolerance=0.01, max_doublings=5)
     )
     assert found.steps[[0, 1, 2, 4]].tolist() == [2, 2, 2, 2]
     assert found.steps[3] in {4, 8, 16, 32, 64}
     assert found.converged.all()
     first = integrated_gradients(
-        Through(bend), images, ids, Settings(steps=2, tolerance=0.01, max_doublings=0)
+        Through(bend), images, ids, AttributionSettings(steps=2, tolerance=0.01, max_doublings=0)
     )
     assert first.converged.tolist() == [True, True, True, False, True]
     assert abs(found.delta[3]) < abs(first.delta[3])
@@ -196,10 +200,10 @@ def test_steps_are_doubled_only_where_the_delta_is_too_large(images, ids):
 def test_the_cap_is_reported_and_the_best_attempt_kept(images, ids):
     network = Through(lambda x: (x.mean(dim=(1, 2, 3)) * 60).sin())
     attempts = [
-        integrated_gradients(network, images, ids, Settings(steps=2 * 2**n, max_doublings=0))
+        integrated_gradients(network, images, ids, AttributionSettings(steps=2 * 2**n, max_doublings=0))
         for n in range(3)
     ]
-    found = integrated_gradients(network, images, ids, Settings(steps=2, max_doublings=2))
+    found = integrated_gradients(network, images, ids, AttributionSettings(steps=2, max_doublings=2))
     smallest = np.min([np.abs(attempt.delta) for attempt in attempts], axis=0)
     failed = ~found.converged
     assert failed.any()
@@ -210,7 +214,9 @@ def test_the_cap_is_reported_and_the_best_attempt_kept(images, ids):
 def test_smoothing_averages_over_noisy_copies_and_leaves_the_generator_alone(images, ids):
     network = Linear()
     state = torch.random.get_rng_state()
-    found = integrated_gradients(network, images, ids, Settings(steps=2, smooth=200, smooth_stdev=0.1))
+    found = integrated_gradients(
+        network, images, ids, AttributionSettings(steps=2, smooth=200, smooth_stdev=0.1)
+    )
     assert torch.equal(state, torch.random.get_rng_state())
     expected = (network.weight * images).sum(dim=1).detach().numpy()
     error = found.maps - expected
@@ -222,7 +228,7 @@ def test_smoothing_averages_over_noisy_copies_and_leaves_the_generator_alone(ima
 def test_a_prediction_that_is_not_finite_names_the_image(images, ids):
     network = Through(lambda x: torch.where(x[:, 0, 0, 0] == images[2, 0, 0, 0], torch.nan, x[:, 1, 1, 1]))
     with pytest.raises(UserError) as error:
-        integrated_gradients(network, images, ids, Settings(internal_batch_size=1))
+        integrated_gradients(network, images, ids, AttributionSettings(internal_batch_size=1))
     assert "predicts nan for the image animal/cat/2.jpg or its black baseline" in str(error.value)
     assert "--model-names" in str(error.value)
 
@@ -245,7 +251,7 @@ def test_a_network_that_gives_more_than_one_score_is_refused(images):
 )
 def test_settings_that_make_no_sense_are_refused(bad, message):
     with pytest.raises(UserError) as error:
-        Settings(**bad)
+        AttributionSettings(**bad)
     assert str(error.value).startswith(message)
 
 
@@ -256,7 +262,7 @@ def test_a_gpu_gives_the_maps_of_the_cpu(network, images, ids, smooth):
     from utils.core.device import full_float32
 
     full_float32()
-    settings = Settings(steps=8, smooth=smooth, baseline="uniform", max_doublings=0)
+    settings = AttributionSettings(steps=8, smooth=smooth, baseline="uniform", max_doublings=0)
     here = integrated_gradients(prepare_network(network), images, ids, settings)
     there = integrated_gradients(prepare_network(network, "cuda"), images.cuda(), ids, settings)
     np.testing.assert_allclose(there.prediction, here.prediction, atol=1e-5)
@@ -430,7 +436,7 @@ def checks(network):
     import pandas as pd
 
     images = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
-    rows = check_attributions(network, images, ["a", "b", "c"], Settings(steps=8))
+    rows = check_attributions(network, images, ["a", "b", "c"], AttributionSettings(steps=8))
     return pd.DataFrame(rows)
 
 
@@ -448,7 +454,7 @@ def test_the_randomisation_check_exposes_a_network_whose_map_ignores_the_weights
     head = nn.Sequential(nn.Flatten(), nn.Linear(2 * SIDE**2, 1), nn.Flatten(0))
     nn.init.constant_(head[1].weight, 0.01)
     images = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
-    rows = check_attributions(ScoreNetwork(encoder, head).eval(), images, ["a"], Settings(steps=2))
+    rows = check_attributions(ScoreNetwork(encoder, head).eval(), images, ["a"], AttributionSettings(steps=2))
     rho = [row["value"] for row in rows if row["check"] == "randomisation"]
     assert rho == pytest.approx([1, 1, 1])
 
@@ -476,7 +482,7 @@ def test_picture_names_are_distinct_and_short():
 
 def test_explained_images_are_drawn_and_described(network, images, ids, tmp_path):
     items = [(name, image.numpy()) for name, image in zip(ids, images, strict=True)]
-    settings = Settings(steps=4, max_doublings=0)
+    settings = AttributionSettings(steps=4, max_doublings=0)
     explained = explain_images(
         network, items, tmp_path / "ig", settings=settings, observed=[0.5, None, 0.1, None, 1.0]
     )

@@ -10,7 +10,7 @@ from utils.core.errors import UserError
 from utils.latents.codes import open_latents
 from utils.latents.distinctiveness import (
     centroid_distances,
-    correlate,
+    distinctiveness_correlations,
     distinctiveness_name,
     distinctiveness_table,
     find_neighbours,
@@ -182,7 +182,7 @@ def planted(count=400):
 
 def test_partial_correlations_tell_which_measure_carries_the_effect():
     table, losses = planted()
-    rows = correlate(table, table[["image_id"]], losses, resamples=200, seed=0)
+    rows = distinctiveness_correlations(table, table[["image_id"]], losses, resamples=200, seed=0)
     rows = rows.set_index(["measure", "target", "held_constant"])
     plain = rows.loc[("distinctiveness", "memorability", "")]
     assert plain["rho"] == pytest.approx(spearman(table["distinctiveness"], table["memorability"])[0])
@@ -200,7 +200,7 @@ def test_partial_correlations_tell_which_measure_carries_the_effect():
 
 def test_without_losses_there_are_no_partial_rows():
     table, _ = planted()
-    rows = correlate(table, table[["image_id"]], None, resamples=20, seed=0)
+    rows = distinctiveness_correlations(table, table[["image_id"]], None, resamples=20, seed=0)
     assert rows["measure"].tolist() == [
         "distinctiveness",
         "category_centroid_distance",

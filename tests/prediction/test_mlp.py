@@ -22,7 +22,7 @@ from utils.prediction.training import (
     check_scores,
     predict_rows,
     search_mlp,
-    search_settings,
+    settings_grid,
     train_mlp,
 )
 from utils.statistics.correlation_tables import bootstrap_spearman
@@ -287,7 +287,7 @@ def test_test_rows_cannot_change_a_single_byte():
     latents, scores, _, (train, val, test) = planted(300, 16)
     clean = train_mlp(latents, scores, train, val, FAST)
     ridge = fit_ridge(latents, scores, train, val)
-    candidates = search_settings(FAST, {"dropout": (0.0, 0.3)})
+    candidates = settings_grid(FAST, {"dropout": (0.0, 0.3)})
     _, rows = search_mlp(latents, scores, train, val, candidates)
     latents, scores = latents.copy(), scores.copy()
     latents[test], scores[test] = np.nan, np.nan
@@ -327,7 +327,7 @@ def test_early_stopping_restores_the_best_epoch():
 
 def test_search_starts_each_candidate_afresh_and_selects_on_validation_only():
     latents, scores, _, (train, val, _) = planted(300, 16)
-    candidates = search_settings(FAST, {"learning_rate": (1e-5, 3e-3), "hidden_sizes": ((8,), (16, 4))})
+    candidates = settings_grid(FAST, {"learning_rate": (1e-5, 3e-3), "hidden_sizes": ((8,), (16, 4))})
     best, rows = search_mlp(latents, scores, train, val, candidates)
     assert [row["learning_rate"] for row in rows] == [1e-5, 1e-5, 3e-3, 3e-3]
     assert [row["hidden_sizes"] for row in rows] == ["8", "16 4", "8", "16 4"]
@@ -339,7 +339,7 @@ def test_search_starts_each_candidate_afresh_and_selects_on_validation_only():
 
 
 def test_the_default_grid_is_every_combination_once():
-    settings = search_settings(FAST)
+    settings = settings_grid(FAST)
     assert len(settings) == len(set(settings)) == np.prod([len(values) for values in SEARCH_GRID.values()])
     assert {item.epochs for item in settings} == {FAST.epochs}
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models.score_network import prepare_network
 from utils.attribution.gradients import (
-    Settings,
+    AttributionSettings,
     image_seed,
     integrated_gradients,
     make_baselines,
@@ -211,7 +211,7 @@ def check_attributions(
     network: nn.Module,
     images: Tensor,
     image_ids: Sequence[str],
-    settings: Settings,
+    settings: AttributionSettings,
     device: torch.device | str = "cpu",
 ) -> list[dict]:
     """Run both checks on some images.
@@ -247,7 +247,7 @@ def check_attributions(
 
 
 def _control_maps(
-    network: nn.Module, images: Tensor, image_ids: Sequence[str], settings: Settings
+    network: nn.Module, images: Tensor, image_ids: Sequence[str], settings: AttributionSettings
 ) -> np.ndarray:
     """Maps of the unchanged network with half the steps: how far maps differ when nothing was shuffled."""
     fewer = replace(settings, steps=max(settings.steps // 2, 1))

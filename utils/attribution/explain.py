@@ -11,8 +11,8 @@ from torch import nn
 from models.score_network import prepare_network
 from utils.attribution.figures import draw_explanation, picture_names
 from utils.attribution.gradients import (
+    AttributionSettings,
     Explanation,
-    Settings,
     integrated_gradients,
     internal_batch_size,
 )
@@ -60,7 +60,7 @@ def explain_images(
     images: Sequence[tuple[str, np.ndarray]],
     out_dir: Path,
     *,
-    settings: Settings | None = None,
+    settings: AttributionSettings | None = None,
     observed: Sequence[float | None] | None = None,
     device: torch.device | str = "cpu",
     caveat: str = "",
@@ -81,7 +81,7 @@ def explain_images(
     Returns:
         One explanation per image, in the order given.
     """
-    settings = settings or Settings()
+    settings = settings or AttributionSettings()
     names = [name for name, _ in images]
     paths = [Path(out_dir) / picture for picture in picture_names(names)]
     observed = [None] * len(images) if observed is None else observed

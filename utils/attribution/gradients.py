@@ -34,7 +34,7 @@ BLUR_SIGMA_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Settings:
+class AttributionSettings:
     """How attributions are computed.
 
     Attributes:
@@ -165,13 +165,13 @@ def make_baselines(images: Tensor, kind: str, image_ids: Sequence[str], seed: in
     return torch.from_numpy(values.astype(np.float32)).to(images)
 
 
-def internal_batch_size(settings: Settings, device: torch.device) -> int:
+def internal_batch_size(settings: AttributionSettings, device: torch.device) -> int:
     """Return the image-steps per pass: the setting, or the default of the kind of device."""
     return settings.internal_batch_size or INTERNAL_BATCH_SIZES.get(device.type, 4)
 
 
 def integrated_gradients(
-    network: nn.Module, images: Tensor, image_ids: Sequence[str], settings: Settings | None = None
+    network: nn.Module, images: Tensor, image_ids: Sequence[str], settings: AttributionSettings | None = None
 ) -> Attributions:
     """Attribute the predicted score of each image to its pixels.
 
@@ -191,7 +191,7 @@ def integrated_gradients(
     Raises:
         UserError: If a prediction is not finite, naming the image.
     """
-    settings = settings or Settings()
+    settings = settings or AttributionSettings()
     size = internal_batch_size(settings, images.device)
     parts = [
         _attribute_chunk(
@@ -204,7 +204,7 @@ def integrated_gradients(
 
 
 def _attribute_chunk(
-    network: nn.Module, images: Tensor, image_ids: list[str], settings: Settings
+    network: nn.Module, images: Tensor, image_ids: list[str], settings: AttributionSettings
 ) -> Attributions:
     """Attribute at most one internal batch of images, doubling the steps where needed."""
     images = images.contiguous(memory_format=torch.channels_last)
@@ -247,7 +247,7 @@ def _attribute_chunk(
 
 
 def _one_attempt(
-    network: nn.Module, images: Tensor, baselines: Tensor, image_ids: list[str], settings: Settings
+    network: nn.Module, images: Tensor, baselines: Tensor, image_ids: list[str], settings: AttributionSettings
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Run captum once: maps (N, H, W) float32, and the deltas where they cannot be had from the sums."""
     from captum.attr import IntegratedGradients
@@ -267,7 +267,12 @@ def _one_attempt(
 
 
 def _smoothed(
-    method: object, images: Tensor, baselines: Tensor, image_ids: list[str], settings: Settings, options: dict
+    method: object,
+    images: Tensor,
+    baselines: Tensor,
+    image_ids: list[str],
+    settings: AttributionSettings,
+    options: dict,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average over noisy copies of each image (SmoothGrad, Smilkov et al. 2017), image by image.
 

@@ -17,7 +17,7 @@ from models.score_network import ScoreNetwork, prepare_network
 from utils.attribution.checks import check_attributions, summarise_checks
 from utils.attribution.figures import draw_checks, draw_set, gallery_paths
 from utils.attribution.gradients import (
-    Settings,
+    AttributionSettings,
     as_batch,
     integrated_gradients,
     internal_batch_size,
@@ -47,7 +47,7 @@ def attribute(
     run: Run,
     network: nn.Module,
     images: pd.DataFrame,
-    settings: Settings,
+    settings: AttributionSettings,
     model: str,
     identity: dict[str, str],
 ) -> ShardedResult:
@@ -162,7 +162,7 @@ def merge(
     return frame, maps
 
 
-def report(run: Run, frame: pd.DataFrame, settings: Settings) -> None:
+def report(run: Run, frame: pd.DataFrame, settings: AttributionSettings) -> None:
     """Say how exact the attributions are, and what could not be measured."""
     failed = frame.loc[~frame["converged"], "image_id"].tolist()
     doubled = int((frame["steps"] > settings.steps).sum())
@@ -185,7 +185,7 @@ def report(run: Run, frame: pd.DataFrame, settings: Settings) -> None:
         log.info("Empty cells: %s.", shown)
 
 
-def draw(run: Run, frame: pd.DataFrame, maps: np.ndarray, model: str) -> None:
+def draw_attributions(run: Run, frame: pd.DataFrame, maps: np.ndarray, model: str) -> None:
     """Draw the mean map and the most and least memorable images."""
     load = partial(load_pixels, size=run.args.image_size)
     paths = draw_set(frame, maps, load, run.args.output_path, model, top_k=run.args.top_k, caveat=run.caveat)
@@ -194,7 +194,9 @@ def draw(run: Run, frame: pd.DataFrame, maps: np.ndarray, model: str) -> None:
     log.info("Wrote %d pictures in %s", len(paths), paths[0].parent)
 
 
-def check(run: Run, network: nn.Module, frame: pd.DataFrame, settings: Settings, model: str) -> None:
+def check(
+    run: Run, network: nn.Module, frame: pd.DataFrame, settings: AttributionSettings, model: str
+) -> None:
     """Test the attributions on a few images; write ``ig_checks.csv`` and its figure, say what came out.
 
     Args:
@@ -220,7 +222,7 @@ def check(run: Run, network: nn.Module, frame: pd.DataFrame, settings: Settings,
     run.write_table(checks, "ig_checks")
 
 
-def ig_settings(args: Namespace) -> Settings:
+def ig_settings(args: Namespace) -> AttributionSettings:
     """Collect the flags that decide how attributions are computed."""
     names = (
         "steps",
@@ -232,7 +234,7 @@ def ig_settings(args: Namespace) -> Settings:
         "max_doublings",
         "seed",
     )
-    return Settings(**{name: getattr(args, name) for name in names})
+    return AttributionSettings(**{name: getattr(args, name) for name in names})
 
 
 def load_network(run: Run, args: Namespace) -> tuple[nn.Module, str, dict]:
@@ -291,7 +293,7 @@ def save(run: Run, args: Namespace) -> None:
     run.report_skipped([*skipped, *result.skipped])
     frame, maps = merge(run, result, images, model, cache)
     report(run, frame, settings)
-    draw(run, frame, maps, model)
+    draw_attributions(run, frame, maps, model)
     if args.check:
         check(run, network, frame, settings, model)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from utils.core.errors import UserError
-from utils.core.names import LOSSES
+from utils.core.log import log
+from utils.core.names import LOSSES, SPLITS
 from utils.core.tables import models_with, output_file
 from utils.statistics.correlation_tables import (
     correlation_rows,
@@ -24,13 +24,11 @@ from utils.statistics.correlation_tables import (
 if TYPE_CHECKING:
     from utils.core.run import Run
 
-log = logging.getLogger("memorability")
 
 NO_CATEGORY = "(no category)"
 ALL_IMAGES = "all images"
 MEMORABILITY = "memorability"
 DISTANCES = ("distinctiveness", "category_centroid_distance", "global_centroid_distance")
-SPLITS = ("train", "val", "test")
 _PERCENTILES = {"minimum": 0, "p05": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "maximum": 100}
 
 

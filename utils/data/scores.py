@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from utils.core.errors import UserError
-from utils.core.names import DEFAULT_SCORE_COLUMN, HALF_PATTERN
+from utils.core.names import DEFAULT_SCORE_COLUMN, HALF_PATTERN, SPLITS
 from utils.core.tables import read_csv, to_numbers
 from utils.data.lnsim import holds_lnsim_scores, read_lnsim
 from utils.data.lnsim import score_files as lnsim_files
@@ -197,7 +197,7 @@ def _read_lamem(path: Path) -> pd.DataFrame:
 
 
 def _lamem_files(folder: Path) -> list[Path]:
-    return [folder / f"{split}_1.txt" for split in ("train", "val", "test")]
+    return [folder / f"{split}_1.txt" for split in SPLITS]
 
 
 def _without(table: pd.DataFrame, *texts: str) -> pd.DataFrame:

@@ -7,13 +7,13 @@ import pandas as pd
 
 from utils.core.errors import UserError
 from utils.core.log import log
-from utils.core.names import SAMPLE_CAVEAT
+from utils.core.names import SAMPLE_CAVEAT, TEST, TRAIN, VALIDATION
 from utils.core.processes import barrier, is_main_rank
 from utils.core.tables import output_file, read_table, write_table
 from utils.data.dataset import Dataset
 
-SPLIT_BLOCK = ("train",) * 6 + ("val",) + ("test",) * 3
-SHARES = {"train": 0.6, "val": 0.1, "test": 0.3}
+SPLIT_BLOCK = (TRAIN,) * 6 + (VALIDATION,) + (TEST,) * 3
+SHARES = {TRAIN: 0.6, VALIDATION: 0.1, TEST: 0.3}
 LARGE_SHARE = 0.005  # a unit above this share of the images is dealt before the others, wherever it fits
 
 

@@ -116,7 +116,7 @@ def error_tables(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
     return found
 
 
-def correlate(
+def feature_correlations(
     frame: pd.DataFrame, attributions: dict[str, pd.DataFrame], resamples: int, seed: int
 ) -> pd.DataFrame:
     """Rank correlation of every feature with memorability and with every attribution measure.

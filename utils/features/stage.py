@@ -15,7 +15,7 @@ from utils.core.shards import run_sharded
 from utils.core.tables import read_csv
 from utils.data.dataset import Dataset, load_dataset
 from utils.features import image as image_features
-from utils.features.evaluation import asked_scores, attribution_tables, correlate, error_tables
+from utils.features.evaluation import asked_scores, attribution_tables, error_tables, feature_correlations
 from utils.features.figures import draw_clusters, draw_correlations, draw_model
 from utils.features.model import ModelSettings, feature_model
 from utils.features.scene import scene_features
@@ -165,7 +165,7 @@ def evaluate(run: Run, args: Namespace) -> None:
     """Correlate the features, predict memorability from them, draw both."""
     frame = run.read_table("image_features").drop(columns="caveat", errors="ignore")
     frame = asked_scores(run, args, frame)
-    table = correlate(frame, attribution_tables(run, args), args.resamples, args.seed)
+    table = feature_correlations(frame, attribution_tables(run, args), args.resamples, args.seed)
     run.write_table(table, "feature_correlations")
     for stem, figure in (
         ("feature_correlations", draw_correlations(table)),

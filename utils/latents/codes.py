@@ -21,8 +21,6 @@ from utils.core.caveats import Caveats
 from utils.core.errors import UserError
 from utils.core.tables import output_file, read_table
 
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-POOLS = ("none", "avg", "max")
 DEFAULT_LAYER, DEFAULT_POOL = "conv5", "none"
 SHA_LENGTH = 16  # of the encoder's SHA-256 in the table: 64 bits
 _CHECKED_ROWS = 32

@@ -6,7 +6,6 @@ correlations with memorability and with reconstruction error.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from utils.core.errors import UserError
+from utils.core.log import log
 from utils.core.names import LOSSES
 from utils.core.tables import kept_rows
 from utils.latents.codes import Latents
@@ -33,7 +33,6 @@ from utils.statistics.noise_ceiling import reliability_columns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-log = logging.getLogger("memorability")
 
 MEASURES = ("distinctiveness", "category_centroid_distance", "global_centroid_distance")
 _SUMS_BYTES = 64 * 2**20
@@ -261,7 +260,7 @@ def distinctiveness_table(
 # ------------------------------------------------------------------------------------------------ correlations
 
 
-def correlate(
+def distinctiveness_correlations(
     table: pd.DataFrame, about: pd.DataFrame, losses: pd.DataFrame | None, resamples: int, seed: int
 ) -> pd.DataFrame:
     """Correlate the measures with memorability and with reconstruction error: do they say different things?

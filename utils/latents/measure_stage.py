@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from utils.core.log import log
 from utils.core.measure_names import MEASURES, WITHIN
 from utils.core.names import LOSSES
 from utils.latents.codes import Latents
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from utils.core.run import Run
 
-log = logging.getLogger("memorability")
 
 NEAREST = "nearest"  # what stage 4 does anyway
 DEFAULT_MEMORY_MB = 384

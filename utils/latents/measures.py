@@ -6,7 +6,6 @@ literature uses, every one oriented so that larger means more distinctive, acros
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,13 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from utils.core.errors import UserError
+from utils.core.log import log
 from utils.core.measure_names import MEASURES, WITHIN
 from utils.latents.codes import Latents
 from utils.latents.mahalanobis import TooLargeError, mahalanobis_distances
 from utils.latents.pairs import Kernel, PairStatistics, median_distance, pair_statistics
 from utils.latents.rows import row_blocks
-
-log = logging.getLogger("memorability")
 
 LOF_NEIGHBOURS = 20
 DEFAULT_NEIGHBOURS = 50

@@ -17,7 +17,6 @@ How it works, for rows ``a`` and ``b`` after subtracting the mean of all rows:
 4. The candidates' distances are computed as sums of squared differences in float64; ties go to the lowest row.
 """
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,13 +27,13 @@ import numpy as np
 
 from utils.core.errors import UserError
 from utils.core.files import atomic_path
+from utils.core.log import log
 from utils.latents.neighbour_bounds import DEPTH, Candidates, Codes
 from utils.latents.rows import BLOCK_BYTES
 
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger("memorability")
 
 METRICS = ("euclidean", "cosine")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import warnings
 from dataclasses import dataclass
 
@@ -12,8 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from utils.latents.rows import row_blocks
-
-log = logging.getLogger("memorability")
 
 COMPONENTS = 50
 MAX_FIT_ROWS = 5000

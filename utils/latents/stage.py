@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from models.autoencoder import BLOCKS, WIDTHS, Autoencoder
+from models.autoencoder import WIDTHS, Autoencoder
 from models.checkpoints import checkpoint_sha256, find_models, list_checkpoints, load_autoencoder
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
-from utils.core.names import HEADLINE_LOSS, LOSSES
+from utils.core.names import HEADLINE_LOSS, LAYERS, LOSSES
 from utils.core.processes import is_main_rank, rank, world_size
 from utils.core.run import Run
 from utils.core.shards import SHARDS_FOLDER, Batch, Work, run_sharded
@@ -34,7 +34,7 @@ from utils.latents.codes import (
     row_checksums,
 )
 from utils.latents.distinctiveness import (
-    correlate,
+    distinctiveness_correlations,
     distinctiveness_name,
     distinctiveness_table,
     find_neighbours,
@@ -95,7 +95,7 @@ def code_length(image_size: int, layer: str, pool: str, widths: Sequence[int] = 
         pool: ``none`` keeps every position, ``avg`` and ``max`` one value a channel.
         widths: Channels of the encoder's blocks.
     """
-    block = BLOCKS.index(layer)
+    block = LAYERS.index(layer)
     return widths[block] * (1 if pool != "none" else (image_size // 2 ** (block + 1)) ** 2)
 
 
@@ -193,7 +193,7 @@ def _shape(path: Path) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------------------ distinctiveness
 
 
-def search_settings(args: Namespace, device: torch.device, name: str) -> SearchSettings:
+def neighbour_search_settings(args: Namespace, device: torch.device, name: str) -> SearchSettings:
     """Turn the flags into a search's settings; on a GPU, half of its free memory is used unless told otherwise."""
     memory = (args.memory_mb or DEFAULT_MEMORY_MB) * 2**20
     if device.type == "cuda" and args.memory_mb is None:
@@ -243,7 +243,7 @@ def analyse_distinctiveness(
         raise UserError(
             f"--within-category: {dataset.scores_csv} has no categories. Search among all images."
         )
-    settings = search_settings(args, run.device, name)
+    settings = neighbour_search_settings(args, run.device, name)
     with tqdm(
         total=len(latents.matrix), desc=f"neighbours {name}", unit="image", disable=not is_main_rank()
     ) as bar:
@@ -255,7 +255,7 @@ def analyse_distinctiveness(
     run.write_table(table, "distinctiveness", name)
     forget_partial(settings)
     losses = _losses(args, run, stem)
-    rows = correlate(table, about, losses, args.resamples, args.seed)
+    rows = distinctiveness_correlations(table, about, losses, args.resamples, args.seed)
     if chosen_measures(args.measure):
         more = analyse_measures(args, run, latents, about, losses)
         rows = pd.concat([rows, more], ignore_index=True)
@@ -295,7 +295,7 @@ def analyse_models(args: Namespace, run: Run, dataset: Dataset, models: list) ->
             result = analyse_distinctiveness(args, run, dataset, stem, path)
             if result is not None:
                 analysed.append(result[2].assign(caveat=run.caveat))
-                draw(args, run, dataset, *result)
+                draw_codes(args, run, dataset, *result)
     if not analysed:  # ranks other than 0
         return
     merged = write_correlations(args, run, analysed)
@@ -311,7 +311,7 @@ def analyse_models(args: Namespace, run: Run, dataset: Dataset, models: list) ->
             )
 
 
-def draw(
+def draw_codes(
     args: Namespace,
     run: Run,
     dataset: Dataset,

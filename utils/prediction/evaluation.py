@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.mlp import MemorabilityMLP
 from utils.core.errors import UserError
 from utils.core.log import log
+from utils.core.names import SPLITS, TEST, TRAIN, VALIDATION
 from utils.data.splits import make_splits
 from utils.prediction.ridge import RidgeFit, Standardisation, fit_least_squares, fit_ridge
 from utils.prediction.training import predict_rows
@@ -80,10 +81,8 @@ def split_positions(names: pd.Series, positions: NDArray, number: int = 0, seed:
     Raises:
         UserError: If a split is too small: 2 training, 1 validation and 3 test images are the least.
     """
-    found = {
-        name: np.sort(np.asarray(positions)[names.to_numpy() == name]) for name in ("train", "val", "test")
-    }
-    least = {"train": 2, "val": 1, "test": 3}
+    found = {name: np.sort(np.asarray(positions)[names.to_numpy() == name]) for name in SPLITS}
+    least = {TRAIN: 2, VALIDATION: 1, TEST: 3}
     if any(len(found[name]) < least[name] for name in least):
         have = ", ".join(f"{name} {len(found[name])}" for name in least)
         need = ", ".join(f"{name} {count}" for name, count in least.items())
@@ -91,7 +90,7 @@ def split_positions(names: pd.Series, positions: NDArray, number: int = 0, seed:
             f"There are too few images with latent codes to train and test on: found {have}; needed at least {need}. "
             "Use more images (a larger --limit, or a larger set)."
         )
-    return Split(number, seed, found["train"], found["val"], found["test"])
+    return Split(number, seed, *(found[name] for name in SPLITS))
 
 
 def repeated_splits(

@@ -12,7 +12,7 @@ from models.checkpoints import find_models, load_mlp, mlp_file, save_mlp
 from models.mlp import MemorabilityMLP
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
-from utils.core.names import DEFAULT_IMAGE_SIZE
+from utils.core.names import DEFAULT_IMAGE_SIZE, TEST
 from utils.core.processes import is_main_rank
 from utils.core.run import Run, package_versions
 from utils.core.tables import kept_rows, output_file, read_table
@@ -34,7 +34,7 @@ from utils.prediction.training import (
     TrainingResult,
     TrainingSettings,
     search_mlp,
-    search_settings,
+    settings_grid,
     train_mlp,
 )
 
@@ -97,7 +97,7 @@ def fit_head(
     """
     where = (data.latents, data.scores, split.train, split.val)
     if search:
-        return search_mlp(*where, search_settings(settings), device, data.ids)
+        return search_mlp(*where, settings_grid(settings), device, data.ids)
     label = f"MLP, split {split.number}" if split.number else "MLP"
     return train_mlp(*where, settings, device=device, image_ids=data.ids, description=label), []
 
@@ -264,7 +264,7 @@ def draw_evaluation(run: Run, args: Namespace, data: PredictionData, evaluation:
         return frame[frame["model"] == stem]
 
     metrics, predictions = of_model("mlp_metrics"), of_model("mlp_predictions")
-    test = predictions[predictions["split"] == "test"]
+    test = predictions[predictions["split"] == TEST]
     share = float((test["memorability"] > evaluation.threshold).mean())
     figures = {
         "mlp_predicted": mlp_figures.predicted_against_observed(test, metrics, stem),

@@ -277,7 +277,7 @@ def train_mlp(
         return trainer.fit(description)
 
 
-def search_settings(
+def settings_grid(
     base: TrainingSettings, grid: dict[str, Sequence[Any]] | None = None
 ) -> list[TrainingSettings]:
     """List every combination of the grid, in a fixed order; what the grid does not name comes from `base`."""

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.autoencoder import BLOCKS
 from utils.core.errors import UserError
+from utils.core.names import LAYERS
 
-DEPTHS = len(BLOCKS)
+DEPTHS = len(LAYERS)
 OUTER_SHARE = 0.5  # of all epochs, for the growing depths together; the whole network gets the rest
 OUTER_FLOOR = 0.3  # of the learning rate, where the schedule of a growing depth ends
 WARM_UP_STEPS = 100

@@ -14,7 +14,7 @@ from utils.core.run import Run
 from utils.core.tables import models_with
 from utils.reconstruction.figures import draw_forest, draw_reliability, draw_scatter
 from utils.reconstruction.foreign_table import read_foreign
-from utils.reconstruction.loss_tables import LossTable, read_study
+from utils.reconstruction.loss_tables import LossTable, read_study_losses
 from utils.statistics.correlation_tables import (
     MIN_IMAGES,
     correlation_rows,
@@ -25,7 +25,7 @@ from utils.statistics.correlation_tables import (
 
 def read_losses(run: Run, args: Namespace) -> LossTable:
     """Read the table named by ``--table``, or else the study's own, and check that it holds enough."""
-    losses = read_foreign(run, args) if args.table is not None else read_study(run, args)
+    losses = read_foreign(run, args) if args.table is not None else read_study_losses(run, args)
     check_enough(losses, args.table or args.output_path)
     return losses
 
@@ -64,7 +64,7 @@ def check_enough(losses: LossTable, place: Path) -> None:
         )
 
 
-def correlate(losses: LossTable, args: Namespace) -> pd.DataFrame:
+def loss_correlations(losses: LossTable, args: Namespace) -> pd.DataFrame:
     """Return `loss_correlations.csv`."""
     table = correlation_rows(
         losses.frame, list(losses.measures), resamples=args.resamples, seed=args.seed, splits=args.splits
@@ -72,7 +72,7 @@ def correlate(losses: LossTable, args: Namespace) -> pd.DataFrame:
     return named(table, losses).drop(columns="target")
 
 
-def correlate_by_category(losses: LossTable, args: Namespace) -> pd.DataFrame:
+def loss_correlations_by_category(losses: LossTable, args: Namespace) -> pd.DataFrame:
     """Return `loss_correlations_by_category.csv`; without rows where no category is known."""
     if (losses.frame["category"] == "").all():
         return pd.DataFrame(
@@ -96,7 +96,7 @@ def named(table: pd.DataFrame, losses: LossTable) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def compare(losses: LossTable, args: Namespace) -> pd.DataFrame:
+def loss_comparisons(losses: LossTable, args: Namespace) -> pd.DataFrame:
     """Return `loss_comparisons.csv`: losses of one model, and models by one loss."""
     pairs, kinds = [], []
     for first, second in itertools.combinations(losses.measures, 2):
@@ -113,7 +113,7 @@ def compare(losses: LossTable, args: Namespace) -> pd.DataFrame:
     return table.sort_values("comparison", kind="stable").reset_index(drop=True)
 
 
-def draw(run: Run, losses: LossTable, correlations: pd.DataFrame, args: Namespace) -> None:
+def draw_losses(run: Run, losses: LossTable, correlations: pd.DataFrame, args: Namespace) -> None:
     """Draw all figures; the reliability panel only where there are counts."""
     run.save_figure(draw_forest(correlations), "loss_forest")
     for model in losses.models:

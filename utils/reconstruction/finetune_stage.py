@@ -20,6 +20,7 @@ from models.checkpoints import (
 )
 from utils.core.errors import UserError
 from utils.core.log import log
+from utils.core.names import TRAIN
 from utils.core.run import Run
 from utils.core.shards import SHARDS_FOLDER
 from utils.data.dataset import Dataset
@@ -27,22 +28,22 @@ from utils.data.images import load_pixels
 from utils.data.splits import load_splits
 from utils.reconstruction.finetuning import (
     FineTuner,
+    FineTuningSettings,
     Progress,
-    Settings,
     differences,
     exposure_table,
-    fingerprint,
     loss_curve,
+    training_fingerprint,
     training_table,
 )
 from utils.reconstruction.losses import ReconstructionLosses, uses_pretrained
 
 
-def combinations(args: Namespace) -> list[Settings]:
+def combinations(args: Namespace) -> list[FineTuningSettings]:
     """Return the settings of every model asked for, in the order given, each once."""
     grid = itertools.product(args.loss, args.learning_rate, args.batch_size, args.epochs)
     return [
-        Settings(
+        FineTuningSettings(
             loss=loss,
             learning_rate=rate,
             batch_size=size,
@@ -63,9 +64,9 @@ def combinations(args: Namespace) -> list[Settings]:
 def chosen_images(args: Namespace, dataset: Dataset) -> pd.DataFrame:
     """Return ``image_id`` and ``path`` of the images to see, in dataset order."""
     images = dataset.table[["image_id", "path"]]
-    if args.split == "train":
+    if args.split == TRAIN:
         splits = load_splits(dataset, args.output_path, args.seed)
-        images = images[images["image_id"].isin(splits.loc[splits["split"] == "train", "image_id"])]
+        images = images[images["image_id"].isin(splits.loc[splits["split"] == TRAIN, "image_id"])]
         if images.empty:
             raise UserError(
                 f"No image of the train split is among the {len(dataset.table)} chosen. Use a larger --limit, "
@@ -103,7 +104,7 @@ def load_start(args: Namespace, run: Run, path: Path | None) -> tuple[Autoencode
 
 
 def find_finished(
-    args: Namespace, run: Run, path: Path, settings: Settings, wanted: str, images: pd.DataFrame
+    args: Namespace, run: Run, path: Path, settings: FineTuningSettings, wanted: str, images: pd.DataFrame
 ) -> dict[str, Any] | None:
     """Return the meta of a model that was already trained exactly so; refuse to replace one trained otherwise."""
     if args.overwrite or not path.exists():
@@ -140,7 +141,7 @@ def save_model(
     run: Run,
     path: Path,
     model: Autoencoder,
-    settings: Settings,
+    settings: FineTuningSettings,
     wanted: str,
     progress: Progress,
     images: pd.DataFrame,
@@ -173,12 +174,12 @@ def train_one(
     args: Namespace,
     run: Run,
     images: pd.DataFrame,
-    settings: Settings,
+    settings: FineTuningSettings,
     path: Path,
     start: tuple,
 ) -> tuple[str, list[tuple[str, str]]]:
     """Train one model, or find it finished; return its fingerprint and the images that could not be read."""
-    wanted = fingerprint(settings, start[1], images, arch=args.arch, weights=args.weights)
+    wanted = training_fingerprint(settings, start[1], images, arch=args.arch, weights=args.weights)
     finished = find_finished(args, run, path, settings, wanted, images)
     if finished is not None:
         return wanted, finished.get("skipped", [])

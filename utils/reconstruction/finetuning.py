@@ -31,7 +31,7 @@ MODEL_STEM = "mem_vgg_autoencoder"
 
 
 @dataclass(frozen=True)
-class Settings:
+class FineTuningSettings:
     """What one model is fine-tuned with. The defaults are the paper's.
 
     Attributes:
@@ -65,7 +65,7 @@ class Settings:
 
 
 def model_name(
-    settings: Settings, arch: str = "vgg16", alone: bool = True, width: float | None = None
+    settings: FineTuningSettings, arch: str = "vgg16", alone: bool = True, width: float | None = None
 ) -> str:
     """Name a model: ``mem_vgg_autoencoder`` for the default alone, else with its settings appended.
 
@@ -77,7 +77,7 @@ def model_name(
         alone: Whether it is the only model of its run.
         width: Its width where one was asked for; None for that of the checkpoint it starts from.
     """
-    default = Settings()
+    default = FineTuningSettings()
     grid = ("loss", "learning_rate", "batch_size", "epochs")
     parts = [MODEL_STEM]
     if not alone or any(getattr(settings, name) != getattr(default, name) for name in grid):
@@ -106,7 +106,7 @@ def model_name(
     return "_".join(parts)
 
 
-def fingerprint(settings: Settings, start: str, images: pd.DataFrame, **more: Any) -> str:
+def training_fingerprint(settings: FineTuningSettings, start: str, images: pd.DataFrame, **more: Any) -> str:
     """Digest everything that can change the outcome but the contents of the images, which are known when they are read.
 
     Args:
@@ -191,7 +191,7 @@ class FineTuner:
         self,
         model: nn.Module,
         images: pd.DataFrame,
-        settings: Settings,
+        settings: FineTuningSettings,
         losses: ReconstructionLosses,
         state_path: Path,
         run_fingerprint: str,

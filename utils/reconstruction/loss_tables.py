@@ -65,7 +65,7 @@ class LossTable:
         return {loss: column for column, (owner, loss) in self.measures.items() if owner == model}
 
 
-def read_study(run: Run, args: Namespace) -> LossTable:
+def read_study_losses(run: Run, args: Namespace) -> LossTable:
     """Read the loss and exposure tables of the output folder and join the scores.
 
     Args:

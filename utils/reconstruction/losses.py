@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from utils.core.errors import UserError
-from utils.core.names import LOSSES
+from utils.core.names import LOSSES, RECIPES
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-RECIPES = ("corrected", "released")
 
 # Five scales of an 11-pixel window need more than 10 * 2**4 pixels.
 MS_SSIM_MIN_SIDE_PX = 161
@@ -145,7 +144,7 @@ class ReconstructionLosses:
         names: Sequence[str] = LOSSES,
         weights: str = "pretrained",
         device: str | torch.device = "cpu",
-        recipe: str = "corrected",
+        recipe: str = RECIPES[0],
         seed: int = 0,
     ) -> None:
         if recipe not in RECIPES:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from utils.core.errors import UserError
+from utils.core.log import log
 from utils.core.names import CLUSTERS
 from utils.statistics.resampling import MIN_CLUSTERS, Resampler
-
-log = logging.getLogger("memorability")
 
 SUBCATEGORY, GROUP, NO_CLUSTERS = CLUSTERS
 IMAGE = "image"  # what is resampled where nothing hangs together

@@ -11,12 +11,12 @@ warning that names the reason.
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
+from utils.core.log import log
 from utils.statistics.clusters import PLURALS, Clustering, find_clusters, say_few
 from utils.statistics.noise_ceiling import COUNT_COLUMNS, noise_ceiling, score_ceiling
 from utils.statistics.partial_correlation import bootstrap_partial_spearman, partial_spearman
@@ -61,7 +61,6 @@ __all__ = [
     "within_group_spearman",
 ]
 
-log = logging.getLogger("memorability")
 
 INDEPENDENT = "images are independent"  # the value of `cluster` for the columns of before there were clusters
 INDEPENDENT_COLUMNS = [

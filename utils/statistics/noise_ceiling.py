@@ -5,19 +5,17 @@ From the response counts alone, or from split halves where those were published 
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from utils.core.log import log
 from utils.core.names import HALF_PATTERN
 from utils.statistics.bootstrap import make_ranking, rank_correlations
 from utils.statistics.rank_correlation import spearman
 from utils.statistics.resampling import Resampler
-
-log = logging.getLogger("memorability")
 
 CORRECTED_SCORE = "memorability_w_fa_correction"
 HIT_RATE = "memorability_wo_fa_correction"

@@ -6,18 +6,16 @@ nothing is copied.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from utils.core.log import log
 from utils.statistics.bootstrap import make_ranking, rank_correlations
 from utils.statistics.rank_correlation import rho_p
 from utils.statistics.resampling import Resampler, Statistic, bca_interval, leave_one_out
-
-log = logging.getLogger("memorability")
 
 METRIC_COLUMNS = ["metric", "value", "ci_low", "ci_high", "n"]
 CLUSTER_COLUMNS = ["ci_low_independent", "ci_high_independent", "p", "p_independent"]
