@@ -79,11 +79,11 @@ def test_what_is_heavy_is_imported_through_one_door():
     assert len(stages) >= 8
     for path in stages:
         lazy = [
-            inner
-            for node in ast.walk(tree(path))
-            if not isinstance(node, ast.Module)
-            for inner in ast.iter_child_nodes(node)
-            if isinstance(inner, (ast.Import, ast.ImportFrom))
+            node
+            for function in ast.walk(tree(path))
+            if isinstance(function, ast.FunctionDef)
+            for node in ast.walk(function)
+            if isinstance(node, (ast.Import, ast.ImportFrom))
         ]
         assert not lazy, f"{path.name} imports on line {lazy[0].lineno}, not at its top"
 
