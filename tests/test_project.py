@@ -88,17 +88,6 @@ def test_what_is_heavy_is_imported_through_one_door():
         assert not lazy, f"{path.name} imports on line {lazy[0].lineno}, not at its top"
 
 
-def test_nothing_is_too_long_to_read_at_once():
-    for path in [*MODULES, *map(PROJECT_ROOT.joinpath, SCRIPTS)]:
-        lines = len(path.read_text(encoding="utf-8").splitlines())
-        assert lines <= (250 if path.name in SCRIPTS else 500), f"{path.name} has {lines} lines"
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.FunctionDef):
-                has_docstring = ast.get_docstring(node) is not None
-                first = node.body[has_docstring] if len(node.body) > has_docstring else node
-                assert node.end_lineno - first.lineno < 50, f"{path.name}: {node.name} is long"
-
-
 def test_no_script_imports_another():
     stems = {script.removesuffix(".py") for script in SCRIPTS}
     for script in SCRIPTS:
