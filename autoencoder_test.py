@@ -36,8 +36,8 @@ def get_parser() -> argparse.ArgumentParser:
         choices=RECIPES,
         default="corrected",
         help="corrected: as published; released: LPIPS on unscaled [0, 1] images and style from the last VGG19 "
-        "feature map, as in the authors' scripts (larger still means worse; the files are called "
-        "..._<model>_released-losses)",
+        "feature map, as in the authors' scripts, in files called ..._<model>_released-losses (larger still means "
+        "worse; what those scripts store under the name of a loss stands beside it as 1-lpips-...: larger is better)",
     )
     return parser
 

@@ -91,6 +91,14 @@ def _add_integration_flags(how: argparse._ArgumentGroup) -> None:
         help="doublings of the steps above it",
     )
 
+    how.add_argument(
+        "--recipe",
+        choices=("corrected", "released"),
+        default="corrected",
+        help="released: maps as the authors' script shows them, absolute values added over colours, steps never "
+        "doubled, under the name <model>_released-maps",
+    )
+
 
 def main(args: argparse.Namespace) -> None:
     """Attribute, describe, draw and check; or show what an earlier run drew."""

@@ -190,6 +190,8 @@ def test_released_losses_get_their_own_file(mini_memcat, output):
     np.testing.assert_allclose(corrected["mse"], released["mse"])
     assert (released["lpips-sq"] < corrected["lpips-sq"]).all()  # half the contrast goes in
     assert (output / "reconstructions_small_released-losses.png").exists()
+    np.testing.assert_allclose(released["1-lpips-sq"], 1 - released["lpips-sq"], rtol=1e-6)
+    assert not [name for name in corrected if name.startswith("1-")]
 
 
 def test_damaged_image_is_left_out_and_named(mini_memcat, output, tmp_path_factory):

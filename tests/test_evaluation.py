@@ -103,6 +103,19 @@ def evaluate(folder, *arguments):
     )
 
 
+def test_one_minus_lpips_has_the_opposite_correlation(tmp_path, no_figures):
+    """What the released test script calls a loss is a similarity: the sign of rho is the other one."""
+    scores = planted_scores()
+    frame = planted_losses(scores, losses=("lpips-sq",))
+    frame["1-lpips-sq"] = 1 - frame["lpips-sq"]
+    write_table(frame, output_file(tmp_path, "test_loss", "m_released-losses"), "test_loss")
+    scores.to_csv(tmp_path / "scores.csv")
+    evaluate(tmp_path, "--scores-csv", tmp_path / "scores.csv")
+    rho = pd.read_csv(tmp_path / "loss_correlations.csv").set_index("measure")["rho"]
+    assert rho["lpips-sq"] > 0.5
+    assert rho["1-lpips-sq"] == pytest.approx(-rho["lpips-sq"])
+
+
 def refused(folder, *arguments):
     """Run, expect a user error, check that nothing was written; return its text."""
     with pytest.raises(UserError) as error:

@@ -106,6 +106,21 @@ def test_table_and_maps_belong_together(finished, mini_memcat):
     assert text.count("random weights: autoencoder") == 12
 
 
+def test_released_maps_stand_beside_ours_and_have_no_sign(finished, mini_memcat, tmp_path):
+    folder = Path(shutil.copytree(finished, tmp_path / "output"))
+    run(mini_memcat, folder, "--split", "all", "--recipe", "released")
+    ours, signed = read(folder)
+    theirs, absolute = read(folder, f"{MODEL}_released-maps")
+    assert signed.tobytes() == read(finished)[1].tobytes()
+    assert absolute.min() >= 0
+    assert theirs["positive_share"].eq(1).all()
+    # Adding absolute values over colours first leaves at least what adding signed ones first does.
+    assert (absolute >= np.abs(signed) * (1 - 2e-3)).all()
+    for name in ("prediction", "baseline_prediction"):
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-6)
+    np.testing.assert_allclose(theirs["attribution_sum"], ours["attribution_sum"], atol=1e-6)
+
+
 def test_predictions_are_those_of_encoder_and_head(finished, mini_memcat, tmp_path):
     network = make_models(tmp_path)
     frame, _ = read(finished)

@@ -270,6 +270,15 @@ def test_released_objective_reverses_lpips_alone():
     assert torch.equal(ReconstructionLosses(["mse"]).objective("lpips-sq", value), value)
 
 
+def test_what_the_released_test_script_stores_is_one_minus_lpips_beside_the_loss():
+    values = {"mse": torch.tensor([0.1]), "ssim": torch.tensor([0.3]), "lpips-sq": torch.tensor([0.25])}
+    stored = ReconstructionLosses(["mse"], recipe="released").stored(values)
+    assert list(stored) == ["mse", "ssim", "lpips-sq", "1-lpips-sq"]
+    assert stored["1-lpips-sq"].item() == pytest.approx(0.75)
+    assert stored["lpips-sq"].item() == 0.25
+    assert ReconstructionLosses(["mse"]).stored(values) == values
+
+
 def test_reduced_precision_around_it_does_not_reach_the_losses(pair, torch_home):
     losses = ReconstructionLosses(["lpips-sq"])
     with torch.inference_mode():

@@ -23,6 +23,7 @@ from utils.attribution.gradients import (
     internal_batch_size,
 )
 from utils.attribution.regions import REGION_COLUMNS, region_frame
+from utils.attribution.released import LABEL, absolute_gradients, check_released_flags
 from utils.core.contract import TABLES
 from utils.core.device import full_float32, keep_freed_memory
 from utils.core.errors import UserError
@@ -67,10 +68,11 @@ def attribute(
     args = run.args
     prepared = prepare_network(network, run.device)
     size = internal_batch_size(settings, run.device)
+    compute = absolute_gradients if args.recipe == "released" else integrated_gradients
 
     def work(ids: list[str], pixels: list[np.ndarray]) -> Batch:
         tensor = torch.from_numpy(np.stack(pixels)).to(run.device)
-        return as_batch(integrated_gradients(prepared, tensor, ids, settings))
+        return as_batch(compute(prepared, tensor, ids, settings))
 
     return run_sharded(
         f"ig_{model}",
@@ -283,8 +285,11 @@ def save(run: Run, args: Namespace) -> None:
     """Compute and write everything."""
     keep_freed_memory()
     full_float32()  # or the convergence delta measures cuDNN's rounding
+    check_released_flags(args)
     settings = ig_settings(args)
     network, model, identity = load_network(run, args)
+    if args.recipe == "released":
+        model += LABEL
     images, skipped = select_images(run, args)
     result = attribute(run, network, images, settings, model, identity)
     cache = find_regions(run, images)

@@ -9,6 +9,7 @@ POOLS = ("none", "avg", "max")  # over the positions of a layer
 RECIPES = ("corrected", "released")  # the paper's text, or the authors' scripts
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "val", "test")
 LOSSES = ("mse", "mae", "ssim", "ms-ssim", "lpips-vgg", "lpips-alex", "lpips-sq", "style")
+STORED_LOSSES = ("1-lpips-vgg", "1-lpips-alex", "1-lpips-sq")  # as the authors' test script stores them
 SPLIT_BY = ("image", "subcategory", "group", "source")
 CLUSTERS = ("subcategory", "group", "none")  # what is resampled as a whole
 HEADLINE_LOSS = "lpips-sq"  # the loss of the fine-tuning, chosen before looking, not the best one

@@ -66,10 +66,8 @@ def fourier_slope(grey: np.ndarray) -> float:
     square[: grey.shape[0], : grey.shape[1]] = grey - grey.mean(dtype=np.float64)
     spectrum = fft.rfft2(square, overwrite_x=True)
     power = spectrum.real**2 + spectrum.imag**2
-    weights = np.full(power.shape, 2.0)  # every column but these stands for its mirror image, too
+    weights = np.full(power.shape, 2.0)  # every column but the first stands for its mirror image, too
     weights[:, 0] = 1
-    if side % 2 == 0:
-        weights[:, -1] = 1
     cycles = np.hypot(fft.fftfreq(side, 1 / side)[:, None], fft.rfftfreq(side, 1 / side)[None, :])
     radius = np.rint(cycles).astype(np.intp).ravel()
     average = np.bincount(radius, (weights * power).ravel()) / np.bincount(radius, weights.ravel())
@@ -317,7 +315,7 @@ def composition_features(rgb: np.ndarray, grey: np.ndarray) -> dict[str, float]:
 
 def definition() -> dict[str, object]:
     """Every setting of this module that decides a value."""
-    return {name: value for name, value in globals().items() if name.isupper()}
+    return {name: value for name, value in sorted(globals().items()) if name.isupper()}
 
 
 def _at_area(pixels: np.ndarray, area: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import pandas as pd
 from utils.core.errors import UserError
 from utils.core.files import read_json
 from utils.core.log import log
-from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES, SAMPLE_CAVEAT
+from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES, SAMPLE_CAVEAT, STORED_LOSSES
 from utils.core.run import Run
 from utils.core.tables import models_with, output_file
 from utils.data.dataset import find_table, limit_rows
@@ -81,7 +81,8 @@ def read_study_losses(run: Run, args: Namespace) -> LossTable:
     """
     frames = _study_frames(run, args)
     found = {
-        model: [name for name in frame if name in (*LOSSES, EXPOSURE)] for model, frame in frames.items()
+        model: [name for name in frame if name in (*LOSSES, *STORED_LOSSES, EXPOSURE)]
+        for model, frame in frames.items()
     }
     wanted = _chosen_losses(args.loss_columns, found, run.output_path)
     measures, parts = {}, []
@@ -147,7 +148,7 @@ def _study_frames(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
 def _chosen_losses(wanted: list[str] | None, found: dict[str, list[str]], place: Path) -> list[str]:
     """Return the losses to evaluate, in the order of LOSSES."""
     present = {loss for losses in found.values() for loss in losses}
-    known = [loss for loss in (*LOSSES, EXPOSURE) if loss in present]
+    known = [loss for loss in (*LOSSES, *STORED_LOSSES, EXPOSURE) if loss in present]
     if wanted is None:
         return known
     unknown = [loss for loss in wanted if loss not in known]

@@ -208,6 +208,22 @@ class ReconstructionLosses:
         """
         return 1 - value if self._released and name in LPIPS_TRUNKS else value
 
+    def stored(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Add what the authors' test script stores under the name of a loss: for LPIPS, one minus it.
+
+        Args:
+            values: Name -> (N,) losses, larger meaning reconstructed worse.
+
+        Returns:
+            The same, and under the released recipe ``1-lpips-...`` -> (N,) beside them, larger meaning reconstructed
+            *better*: a rank correlation with it has the other sign.
+        """
+        if not self._released:
+            return values
+        return values | {
+            f"1-{name}": self.objective(name, value) for name, value in values.items() if name in LPIPS_TRUNKS
+        }
+
 
 def to_lpips_range(images: torch.Tensor) -> torch.Tensor:
     """Map [0, 1] images to the [-1, 1] that LPIPS expects. No other place does this."""

@@ -11,7 +11,7 @@ import torch
 from models.autoencoder import Autoencoder
 from models.checkpoints import load_autoencoder
 from utils.core.errors import UserError
-from utils.core.names import HEADLINE_LOSS
+from utils.core.names import HEADLINE_LOSS, STORED_LOSSES
 from utils.core.processes import is_main_rank
 from utils.core.run import Run
 from utils.core.shards import Batch, ShardedResult, Work, run_sharded
@@ -56,7 +56,7 @@ def make_work(args: Namespace, run: Run, model: Autoencoder) -> Work:
     def work(ids: list[str], values: list[np.ndarray]) -> Batch:
         with torch.inference_mode():
             images = torch.from_numpy(np.stack(values)).to(run.device, memory_format=torch.channels_last)
-            computed = losses()(images, model(images))
+            computed = losses().stored(losses()(images, model(images)))
             columns = {name: value.double().cpu().tolist() for name, value in computed.items()}
         check_finite(ids, columns)
         return Batch([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
@@ -110,9 +110,8 @@ def write_results(
     else:
         found = result.frame()
     # The scores anew even when the losses are up to date: they may come from another column or table by now.
-    table = found[["image_id", *args.losses]].merge(
-        about.drop(columns="path"), on="image_id", validate="one_to_one"
-    )
+    columns = ["image_id", *args.losses, *(name for name in STORED_LOSSES if name in found)]
+    table = found[columns].merge(about.drop(columns="path"), on="image_id", validate="one_to_one")
     run.write_table(table, "test_loss", label)
     loss = args.figure_loss or (HEADLINE_LOSS if HEADLINE_LOSS in args.losses else args.losses[0])
     groups = pick_examples(table, loss)
