@@ -108,7 +108,9 @@ def test_whole_stage_with_light_networks_then_again(memcat24, tmp_path):
     )
 
     before = {
-        path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix in {".csv", ".png", ".npz"}
+        path.name: path.read_bytes()
+        for path in tmp_path.iterdir()
+        if path.suffix in {".csv", ".png", ".sqlite"}
     }
     again = run_script_process("feature_analysis.py", *arguments, "--min-score", 0.3)
     assert again.returncode == 0, again.stderr
