@@ -9,12 +9,12 @@ from sklearn.linear_model import LinearRegression, Ridge
 from models.checkpoints import load_mlp, save_mlp
 from models.mlp import MemorabilityMLP, build_mlp
 from utils.core.errors import UserError
+from utils.latents.rows import take_rows
 from utils.prediction.ridge import (
     check_finite,
     fit_least_squares,
     fit_ridge,
     fit_standardisation,
-    take_rows,
 )
 from utils.prediction.training import (
     SEARCH_GRID,

@@ -1,5 +1,6 @@
 """Reading a matrix of codes block by block: the one chunk reader."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,17 +12,19 @@ def row_blocks(matrix: np.ndarray, rows: np.ndarray | None = None) -> Iterator[t
     """Walk over a matrix in blocks of constant memory.
 
     Args:
-        matrix: (N, D) array, memory-mapped or not.
+        matrix: (N, ...) array, memory-mapped or not.
         rows: Rows to visit, in this order; all when None.
 
     Yields:
-        The row numbers of a block and the block itself, at most 32 MB in float32.
+        The positions of a block's rows in ``rows``, and the block itself, (n, D) in the matrix's own type, at most
+        32 MB in float32.
     """
     rows = np.arange(len(matrix)) if rows is None else rows
-    step = max(1, BLOCK_BYTES // (4 * max(1, matrix.shape[1])))
+    step = max(1, BLOCK_BYTES // (4 * max(1, math.prod(matrix.shape[1:]))))
+    places = np.arange(len(rows))
     for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        yield part, read_rows(matrix, part)
+        part = slice(start, start + step)
+        yield places[part], read_rows(matrix, rows[part]).reshape(len(places[part]), -1)
 
 
 def read_rows(matrix: np.ndarray, rows: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
@@ -29,3 +32,21 @@ def read_rows(matrix: np.ndarray, rows: np.ndarray, columns: slice = slice(None)
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (len(rows) == 1 or np.all(np.diff(rows) == 1)):
         return matrix[rows[0] : rows[-1] + 1, columns]
     return matrix[rows, columns]
+
+
+def take_rows(latents: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Read rows of a latent matrix, in the order asked for.
+
+    Args:
+        latents: (N, D) or (N, C, h, w), any float type, possibly memory-mapped.
+        rows: (n,) integer positions in 0..N-1.
+
+    Returns:
+        (n, D) float32. Read in file order, so that a matrix on disk is passed over forwards.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    order = np.argsort(rows, kind="stable")
+    codes = np.empty((len(rows), int(np.prod(latents.shape[1:]))), dtype=np.float32)
+    for place in order:
+        codes[place] = latents[rows[place]].reshape(-1)
+    return codes

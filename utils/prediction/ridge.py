@@ -1,4 +1,4 @@
-"""Linear pieces of the prediction stage: reading latent rows, standardisation, ridge and least squares.
+"""Linear pieces of the prediction stage: standardisation, ridge and least squares.
 
 Everything here reads the latent matrix in row chunks, so a memory-mapped matrix larger than memory works and
 gives the same numbers as one held in memory.
@@ -6,7 +6,7 @@ gives the same numbers as one held in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,8 @@ from scipy.linalg import eigh
 
 from utils.core.errors import UserError
 from utils.core.log import log
+from utils.latents.rows import row_blocks, take_rows
 
-CHUNK_ROWS = 512
 # A dimension that hardly moves in training would blow up an unusual test image; its divisor is at least this
 # share of the mean standard deviation.
 SCALE_FLOOR = 0.01
@@ -26,33 +26,6 @@ CONSTANT_SCALE = 1e30
 RELATIVE_STRENGTHS = tuple(float(x) for x in np.logspace(-3, 3, 13))
 # The larger side of the Gram matrix that is factorised (16,000 x 16,000 float64 is 2 GB, and needs a copy).
 MAX_GRAM_SIDE = 16_000
-
-
-def take_rows(latents: NDArray, rows: NDArray) -> NDArray[np.float32]:
-    """Read rows of a latent matrix, in the order asked for.
-
-    Args:
-        latents: (N, D) or (N, C, h, w), any float type, possibly memory-mapped.
-        rows: (n,) integer positions in 0..N-1.
-
-    Returns:
-        (n, D) float32. Read in file order, so that a matrix on disk is passed over forwards.
-    """
-    rows = np.asarray(rows, dtype=np.int64)
-    order = np.argsort(rows, kind="stable")
-    codes = np.empty((len(rows), int(np.prod(latents.shape[1:]))), dtype=np.float32)
-    for place in order:
-        codes[place] = latents[rows[place]].reshape(-1)
-    return codes
-
-
-def iterate_rows(
-    latents: NDArray, rows: NDArray, chunk_rows: int = CHUNK_ROWS
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield (slice into `rows`, (n, D) float32 codes) chunk by chunk."""
-    for start in range(0, len(rows), chunk_rows):
-        part = slice(start, min(start + chunk_rows, len(rows)))
-        yield part, take_rows(latents, rows[part])
 
 
 def check_finite(latents: NDArray, image_ids: Sequence[str], source: str) -> None:
@@ -67,9 +40,9 @@ def check_finite(latents: NDArray, image_ids: Sequence[str], source: str) -> Non
         UserError: Some rows hold NaN or infinity; the first five are named.
     """
     bad: list[str] = []
-    for part, codes in iterate_rows(latents, np.arange(len(latents))):
+    for part, codes in row_blocks(latents):
         finite = np.isfinite(codes).all(axis=1)
-        bad += [str(image_ids[part.start + i]) for i in np.flatnonzero(~finite)]
+        bad += [str(image_ids[row]) for row in part[~finite]]
     if bad:
         shown = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
         raise UserError(
@@ -111,7 +84,7 @@ def fit_standardisation(latents: NDArray, train_rows: NDArray) -> Standardisatio
     shift = take_rows(latents, train_rows[:1])[0].astype(np.float64)
     total = np.zeros_like(shift)
     squares = np.zeros_like(shift)
-    for _, codes in iterate_rows(latents, train_rows):
+    for _, codes in row_blocks(latents, train_rows):
         centred = codes - shift
         total += centred.sum(axis=0)
         squares += np.einsum("ij,ij->j", centred, centred)
@@ -151,7 +124,7 @@ class RidgeFit:
     def predict(self, latents: NDArray, rows: NDArray) -> NDArray[np.float64]:
         """Predict (n,) scores for the given rows; larger is more memorable."""
         predicted = np.empty(len(rows))
-        for part, codes in iterate_rows(latents, rows):
+        for part, codes in row_blocks(latents, rows):
             predicted[part] = self.standardisation.apply(codes) @ self.weights
         return predicted + self.intercept
 
@@ -180,7 +153,7 @@ def dimension_products(latents: NDArray, rows: NDArray, standardisation: Standar
     """Inner products of standardised dimensions: (D, D) float64, for when D is smaller than the row count."""
     dims = int(np.prod(latents.shape[1:]))
     total = np.zeros((dims, dims))
-    for _, codes in iterate_rows(latents, rows):
+    for _, codes in row_blocks(latents, rows):
         standardised = standardisation.apply(codes).astype(np.float64)
         total += standardised.T @ standardised
     return total
@@ -191,7 +164,7 @@ def project_rows(
 ) -> NDArray[np.float64]:
     """Multiply the transposed standardised codes (D, n) with (n, k) coefficients: (D, k)."""
     total = np.zeros((int(np.prod(latents.shape[1:])), coefficients.shape[1]))
-    for part, codes in iterate_rows(latents, rows):
+    for part, codes in row_blocks(latents, rows):
         total += standardisation.apply(codes).T @ coefficients[part].astype(np.float32)
     return total
 
@@ -224,7 +197,7 @@ class _Spectrum:
         if self.of_rows:
             return np.square(self.vectors) @ (strength / (self.values + strength))
         freedom = np.empty(len(self.rows))
-        for part, codes in iterate_rows(self.latents, self.rows):
+        for part, codes in row_blocks(self.latents, self.rows):
             along = self.standardisation.apply(codes).astype(np.float64) @ self.vectors
             freedom[part] = 1.0 - np.square(along) @ (1.0 / (self.values + strength))
         return freedom
@@ -300,7 +273,7 @@ def _predict_many(
     """(n, k) products of standardised codes with (D, k) weights."""
     predicted = np.empty((len(rows), weights.shape[1]))
     single = weights.astype(np.float32)
-    for part, codes in iterate_rows(latents, rows):
+    for part, codes in row_blocks(latents, rows):
         predicted[part] = standardisation.apply(codes) @ single
     return predicted
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.core.errors import UserError
-from utils.prediction.ridge import Standardisation, fit_standardisation, take_rows
+from utils.latents.rows import take_rows
+from utils.prediction.ridge import Standardisation, fit_standardisation
 
 if TYPE_CHECKING:
     import torch

@@ -25,8 +25,9 @@ from utils.core.tables import kept_rows, output_file
 from utils.data.dataset import limit_rows
 from utils.data.images import load_pixels
 from utils.latents.neighbours import SearchSettings, nearest_neighbours
+from utils.latents.rows import take_rows
 from utils.prediction.data import PredictionData, load_prediction_data
-from utils.prediction.ridge import RidgeFit, fit_ridge, fit_standardisation, take_rows
+from utils.prediction.ridge import RidgeFit, fit_ridge, fit_standardisation
 from utils.prediction.stage import saved_settings
 from utils.prediction.training import train_mlp
 from utils.steering.controls import (
