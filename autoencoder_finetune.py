@@ -105,7 +105,8 @@ def _add_start_and_speed(group: argparse._ArgumentGroup) -> None:
         "--pretrained",
         default=BASE_CHECKPOINT,
         metavar="PATH",
-        help="checkpoint to start from, or none for random weights (every output says so)",
+        help="checkpoint to start from; builtin for the compact one that ships with this project (with --image-size 96); "
+        "none for random weights (every output says so)",
     )
     group.add_argument(
         "--arch", choices=ARCHITECTURES, default=DEFAULT_ARCHITECTURE, help="architecture of the autoencoder"

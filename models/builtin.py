@@ -1,11 +1,13 @@
 """The trained networks that ship with the code, in ``models/weights/``; its README.md is their model card."""
 
+import csv
 from pathlib import Path
 
 from models.checkpoints import mlp_file
 from utils.core.errors import UserError
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent / "weights"
+MODEL_CARD = "model_card.csv"  # written by benchmarks/model_card.py
 BUILTIN = "lnsim_vgg16_w025"
 """A quarter-width vgg16 autoencoder and its head, trained on LNSIM's training split (Lu et al. 2020)."""
 
@@ -26,6 +28,23 @@ def builtin_head() -> Path:
         UserError: If the file is not where it ships.
     """
     return _shipped(mlp_file(WEIGHTS_FOLDER, BUILTIN))
+
+
+def builtin_test_rho() -> str:
+    """Say how well the head predicts human scores of pictures it was not trained on, from the model card's table.
+
+    Returns:
+        E.g. ``Spearman's rho 0.22 [0.15, 0.29] with human scores of 789 test pictures of LNSIM``.
+    """
+    with _shipped(WEIGHTS_FOLDER / MODEL_CARD).open(encoding="utf-8", newline="") as file:
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if (row["what"], row["metric"]) == ("published head", "spearman")
+        ]
+    (row,) = rows
+    rho, low, high = (f"{float(row[name]):.2f}" for name in ("value", "ci_low", "ci_high"))
+    return f"Spearman's rho {rho} [{low}, {high}] with human scores of {row['n']} test pictures of LNSIM"
 
 
 def _shipped(path: Path) -> Path:

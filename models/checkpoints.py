@@ -33,7 +33,8 @@ FORMAT = "image-memorability 1"
 WHERE_FROM = (
     f"{BASE_CHECKPOINT} is the VGG16 ImageNet autoencoder of https://github.com/Horizon2333/imagenet-autoencoder "
     "(its README links the file): save it under that name in this folder, the data folder or the output folder, or name "
-    "it with --pretrained. To try the study without it, add --pretrained none (random weights; every output says so)."
+    "it with --pretrained. To try the study without it, add --pretrained builtin --image-size 96 (a compact network that "
+    "ships with this project), or --pretrained none (random weights; every output says so)."
 )
 
 

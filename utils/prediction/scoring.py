@@ -183,30 +183,26 @@ def load_predictor(
 ) -> Predictor:
     """Load the encoder and its MLP head from an output folder; nothing else in the folder is needed.
 
+    Where the folder has no head, those that ship with the code are taken, with a word on how good they are.
+
     Sets the process to full float32 precision and to keep freed memory (see `utils.core.device`).
 
     Args:
         output_path: Folder with ``<model>.pth`` and ``mlp_<model>.pth``.
-        model: The checkpoint's name, with or without ``.pth``; the only one there is when left out.
+        model: The checkpoint's name, with or without ``.pth``; the only one there is when left out; ``builtin`` for
+            the one that ships with the code.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
         UserError: Nothing to load, a choice is needed, or the head was trained on another encoder.
     """
-    from models.checkpoints import checkpoint_sha256, load_autoencoder, load_mlp, mlp_file
+    from models.checkpoints import checkpoint_sha256, load_autoencoder, load_mlp
     from models.score_network import ScoreNetwork, prepare_network
     from utils.core.device import full_float32, keep_freed_memory, resolve_device
 
-    folder = Path(output_path)
-    stem = _choose_model(folder, model)
-    encoder_path = folder / f"{stem}.pth"
-    if not encoder_path.is_file():
-        raise UserError(
-            f"{mlp_file(folder, stem)} is the head of the encoder {encoder_path.name}, which is not in {folder}. "
-            "Put that checkpoint there."
-        )
+    encoder_path, head_path = _choose_files(Path(output_path), model)
     autoencoder, encoder = load_autoencoder(encoder_path)
-    head, meta = load_mlp(mlp_file(folder, stem), encoder)
+    head, meta = load_mlp(head_path, encoder)
     where = resolve_device(device)
     full_float32()
     keep_freed_memory()
@@ -219,8 +215,32 @@ def load_predictor(
         where,
         np.asarray(meta["training_scores"], dtype=np.float64),
         meta,
-        (encoder["sha256"], checkpoint_sha256(mlp_file(folder, stem))),
+        (encoder["sha256"], checkpoint_sha256(head_path)),
     )
+
+
+def _choose_files(folder: Path, model: str | None) -> tuple[Path, Path]:
+    """Find encoder and head: of a model in the folder, or those that ship with the code."""
+    from models.builtin import builtin_autoencoder, builtin_head, builtin_test_rho
+    from models.checkpoints import mlp_file
+
+    if model == "builtin" or (model is None and not list(folder.glob("mlp_*.pth"))):
+        why = "" if model == "builtin" else f"There is no MLP head in {folder}; s"
+        log.info(
+            "%scoring with the one that ships with this project (%s). It is weak: models/weights/README.md says what it "
+            "must not be used for. To train your own: python mlp_predict.py --train",
+            why or "S",
+            builtin_test_rho(),
+        )
+        return builtin_autoencoder(), builtin_head()
+    stem = _choose_model(folder, model)
+    encoder_path = folder / f"{stem}.pth"
+    if not encoder_path.is_file():
+        raise UserError(
+            f"{mlp_file(folder, stem)} is the head of the encoder {encoder_path.name}, which is not in {folder}. "
+            "Put that checkpoint there."
+        )
+    return encoder_path, mlp_file(folder, stem)
 
 
 def _choose_model(folder: Path, model: str | None) -> str:
@@ -235,10 +255,6 @@ def _choose_model(folder: Path, model: str | None) -> str:
                 f"Train it with: python mlp_predict.py --train --model-names {stem}.pth"
             )
         return stem
-    if not there:
-        raise UserError(
-            f"There is no MLP head (mlp_*.pth) in {folder}. It is written by: python mlp_predict.py --train"
-        )
     if len(there) > 1:
         raise UserError(
             f"There are MLP heads for several models in {folder}: {listed}. Choose with --model-names."

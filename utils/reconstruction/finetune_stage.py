@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from models.autoencoder import Autoencoder, build_autoencoder
+from models.builtin import builtin_autoencoder
 from models.checkpoints import (
     checkpoint_sha256,
     find_pretrained,
@@ -82,7 +83,11 @@ def find_start(args: Namespace, run: Run) -> tuple[Path | None, str]:
         kind = args.arch if width == 1 else f"{args.arch} width {width:g}"
         run.note_random(f"autoencoder ({kind}) before fine-tuning")
         return None, f"random {kind} seed {args.seed}"
-    path = find_pretrained(args.pretrained, [args.data_dir, args.output_path])
+    if args.pretrained.lower() == "builtin":
+        path = builtin_autoencoder()
+        load_autoencoder(path, image_size=args.image_size)  # refuses another size than it was trained at
+    else:
+        path = find_pretrained(args.pretrained, [args.data_dir, args.output_path])
     run.add_input(path)
     return path, checkpoint_sha256(path)
 
