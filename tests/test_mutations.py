@@ -1,0 +1,214 @@
+"""Do the tests fail when a verdict, label, threshold or direction is turned round? Each is, once, in a copy of the project.
+
+A line coverage of 100 % says nothing of that. Every entry names what is broken and the test that has to notice; the
+killer must pass on the unbroken copy, too, which the other runs of the suite show. Long: a process per entry.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+from conftest import PROJECT_ROOT
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One broken line: in which file, what stands there, what is put there, and which test must fail."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    killer: str
+
+
+MUTATIONS = (
+    Mutation(
+        "a split that is not stratified by score",
+        "utils/data/splits.py",
+        '"a": above,',
+        '"a": False,',
+        "tests/data/test_dataset.py::test_high_and_low_scores_are_shared_out_alike",
+    ),
+    Mutation(
+        "--limit takes the first images",
+        "utils/data/dataset.py",
+        "np.arange(limit) * len(table) // limit",
+        "np.arange(limit)",
+        "tests/data/test_dataset.py::test_limit_spans_the_categories",
+    ),
+    Mutation(
+        "Canny's gradient as a sum of its parts",
+        "utils/features/image.py",
+        "L2gradient=True",
+        "L2gradient=False",
+        "tests/features/test_image_features.py::test_the_gradient_of_a_slanted_edge_is_its_length_and_not_the_sum_of_its_parts",
+    ),
+    Mutation(
+        "a lower threshold for edges",
+        "utils/features/image.py",
+        "CANNY_LOW, CANNY_HIGH = 100, 200",
+        "CANNY_LOW, CANNY_HIGH = 100, 150",
+        "tests/features/test_image_features.py::test_an_edge_begins_where_the_gradient_passes_200",
+    ),
+    Mutation(
+        "faint edges kept",
+        "utils/features/image.py",
+        "CANNY_LOW, CANNY_HIGH = 100, 200",
+        "CANNY_LOW, CANNY_HIGH = 50, 200",
+        "tests/features/test_image_features.py::test_an_edge_goes_on_where_the_gradient_stays_above_100",
+    ),
+    Mutation(
+        "a hue for nearly grey pictures",
+        "utils/features/image.py",
+        "MIN_MEAN_CHROMA = 1 / 255",
+        "MIN_MEAN_CHROMA = 1 / 2550",
+        "tests/features/test_image_features.py::test_half_a_grey_level_of_chroma_is_not_a_hue_and_two_levels_are",
+    ),
+    Mutation(
+        "foreground and background swapped",
+        "utils/features/scene.py",
+        "float(1 - shares[BACKGROUND])",
+        "float(shares[BACKGROUND])",
+        "tests/scenes/test_scene_features.py::test_segments_of_four_quarters_and_of_none",
+    ),
+    Mutation(
+        "an object at the least score does not count",
+        "utils/features/scene.py",
+        "detections.scores >= min_score",
+        "detections.scores > min_score",
+        "tests/scenes/test_scene_features.py::test_an_object_counts_from_the_least_score_on",
+    ),
+    Mutation(
+        "most and least distinctive swapped",
+        "utils/latents/figures.py",
+        "ascending=[False, True]",
+        "ascending=[True, True]",
+        "tests/test_latent_analysis.py::test_extremes_share_no_image",
+    ),
+    Mutation(
+        "an image above itself instead of its neighbour",
+        "utils/latents/figures.py",
+        'pixels.get(row.nearest_image_id, "not read")',
+        'pixels.get(row.image_id, "not read")',
+        "tests/test_latent_analysis.py::test_every_extreme_stands_above_its_own_neighbour",
+    ),
+    Mutation(
+        "best and worst reconstructed swapped",
+        "utils/reconstruction/examples.py",
+        '"best": ordered.iloc[:count]',
+        '"best": ordered.iloc[::-1].iloc[:count]',
+        "tests/test_autoencoder_test.py::test_pick_examples_known_answer",
+    ),
+    Mutation(
+        "a contact sheet of the most memorable alone",
+        "utils/prediction/contact_sheet.py",
+        "table[-most // 2 :]",
+        "table[most // 2 : most]",
+        "tests/test_mlp_predict.py::test_a_contact_sheet_of_too_many_shows_both_ends_with_their_numbers",
+    ),
+    Mutation(
+        "percentiles upside down on the contact sheet",
+        "utils/prediction/contact_sheet.py",
+        "(p{row.percentile:.0f})",
+        "(p{100 - row.percentile:.0f})",
+        "tests/test_mlp_predict.py::test_a_contact_sheet_of_too_many_shows_both_ends_with_their_numbers",
+    ),
+    Mutation(
+        "predicted above counts from the cut on",
+        "utils/statistics/prediction_metrics.py",
+        "(score > threshold)",
+        "(score >= threshold)",
+        "tests/statistics/test_metrics.py::test_classification_metrics_against_sklearn",
+    ),
+    Mutation(
+        "counts that do not explain a score give a ceiling",
+        "utils/statistics/noise_ceiling.py",
+        "SCORE_TOLERANCE = 0.00501",
+        "SCORE_TOLERANCE = 0.0501",
+        "tests/statistics/test_metrics.py::test_score_ceiling_only_for_scores_the_counts_explain",
+    ),
+    Mutation(
+        "the least memorable subcategory first",
+        "utils/categories/tables.py",
+        'sort_values("mean", ascending=False',
+        'sort_values("mean", ascending=True',
+        "tests/test_category_plot.py::test_subcategories_are_ranked",
+    ),
+    Mutation(
+        "the share of negative attribution called positive",
+        "utils/attribution/map_measures.py",
+        "values[values > 0].sum() / total",
+        "values[values < 0].sum() / -total",
+        "tests/attribution/test_attribution.py::test_map_summary_and_share_inside_by_hand",
+    ),
+    Mutation(
+        "descent sold as ascent",
+        "utils/steering/moves.py",
+        "sign * score_gradient",
+        "-sign * score_gradient",
+        "tests/steering/test_steering.py::test_ascent_of_a_linear_score_is_the_straight_way_and_descent_its_opposite",
+    ),
+    Mutation(
+        "a gain that survives one disturbance survives all",
+        "utils/steering/stage.py",
+        "min(kept) >=",
+        "max(kept) >=",
+        "tests/steering/test_steering.py::test_a_gain_survives_only_if_half_of_it_is_left_everywhere",
+    ),
+    Mutation(
+        "the judge knows the photographs",
+        "utils/steering/judge.py",
+        "models.append(model.fit(features[train], scores[train]))",
+        "models.append(model.fit(features, scores))",
+        "tests/steering/test_steering.py::test_no_picture_is_judged_by_a_fit_that_knows_its_photograph",
+    ),
+    Mutation(
+        "what one head got wrong is left out of the interval",
+        "utils/steering/evaluation.py",
+        "        variance = total\n",
+        "        pass\n",
+        "tests/steering/test_steering.py::test_heads_that_disagree_widen_the_interval",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the project's own files, to be broken one line at a time."""
+    folder = tmp_path_factory.mktemp("mutated") / "project"
+    left_out = shutil.ignore_patterns(".git", ".venv", "*output*", "__pycache__", ".*_cache", "MemCat")
+    shutil.copytree(PROJECT_ROOT, folder, ignore=left_out)
+    return folder
+
+
+def test_no_entry_is_out_of_date():
+    for mutation in MUTATIONS:
+        text = (PROJECT_ROOT / mutation.file).read_text(encoding="utf-8")
+        assert text.count(mutation.before) == 1, mutation
+        file, name = mutation.killer.split("::")
+        assert f"def {name}(" in (PROJECT_ROOT / file).read_text(encoding="utf-8"), mutation
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_broken_line_fails_a_test(copy, mutation):
+    path = copy / mutation.file
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace(mutation.before, mutation.after), encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutation.killer],
+            cwd=copy,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    assert done.returncode == 1, f"{mutation.killer} did not fail: {done.stdout[-500:]}"
+    assert "1 failed" in done.stdout
