@@ -344,7 +344,9 @@ def test_no_picture_is_judged_by_a_fit_that_knows_its_photograph(photographs):
     names, groups = [f"{number}" for number in range(48)], list("abcdefgh" * 6)
     scores = np.random.default_rng(5).normal(size=48)
     judge = train_judge("blocks", embed_blocks, names, pictures, scores, groups)
-    assert len({fold for name, fold in judge.fold_of.items() if int(name) % 8 == 0}) == 1  # a group stays together
+    assert (
+        len({fold for name, fold in judge.fold_of.items() if int(name) % 8 == 0}) == 1
+    )  # a group stays together
     own = np.array([judge.fold_of[name] == judge.fold_of["0"] for name in names])
     other = train_judge("blocks", embed_blocks, names, pictures, np.where(own, scores + 5, scores), groups)
     first, second = (one.score(names, pictures) for one in (judge, other))
