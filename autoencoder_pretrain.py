@@ -2,7 +2,7 @@
 
 For studies without the ImageNet checkpoint, or with a network of their own size. Reads the pictures of --data-dir (or,
 with --split train, the training images of splits.csv), holds some out, and trains on random crops, mirrored at random:
-Adam, warm-up and cosine, gradients clipped; by default from the outer block inwards, one block deeper at a time. After
+Muon, warm-up and cosine, gradients clipped; with --grow from the outer block inwards, one block deeper at a time. After
 each epoch the held-out pictures are reconstructed; the best epoch is kept. Beside it stands what principal components
 of 32 px blocks reach with a code of the same size.
 Writes <model>.pth, which stage 1 takes with --pretrained like the ImageNet one, pretraining_<model>.csv and .png/.pdf
@@ -12,7 +12,7 @@ A run that was killed goes on where it stood and, on a CPU, ends with the same b
 
 import argparse
 
-from utils.core.cli import build_parser, positive_float, positive_int, run_script
+from utils.core.cli import build_parser, positive_float, positive_int, run_script, share_below_one
 from utils.core.log import log
 from utils.core.names import ARCHITECTURES
 
@@ -27,14 +27,6 @@ def loss_term(text: str) -> tuple[str, float]:
     if name not in PIXEL_LOSSES:
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(PIXEL_LOSSES)}, got '{name}'")
     return name, positive_float(weight) if given else 1.0
-
-
-def share(text: str) -> float:
-    """Parse a number from 0 up to, but not including, 1 (for argparse's ``type``)."""
-    value = 0.0 if text.strip() in {"0", "0.0"} else positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"expected a share below 1, got {text}")
-    return value
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -85,7 +77,7 @@ def _add_pictures(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--held-out",
-        type=share,
+        type=share_below_one,
         default=0.1,
         metavar="SHARE",
         help="share of the pictures held out with --split all",
@@ -147,9 +139,14 @@ def _add_optimisation(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--grow",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="outer block of encoder and decoder first, then a block deeper at a time; --no-grow trains all at once",
+        default=False,
+        help="outer block of encoder and decoder first, then a block deeper at a time (default: all at once, which got "
+        "further in the same time from the orthogonal start)",
     )
+    _add_regularity(group)
+
+
+def _add_regularity(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--gradient-clip",
         type=positive_float,
@@ -159,14 +156,14 @@ def _add_optimisation(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--batch-norm-momentum",
-        type=share,
+        type=share_below_one,
         default=0.1,
         metavar="SHARE",
         help="how fast the running statistics follow the batches",
     )
     group.add_argument(
         "--frozen-share",
-        type=share,
+        type=share_below_one,
         default=0.0,
         metavar="SHARE",
         help="last share of the steps in which batch norm keeps its running statistics",

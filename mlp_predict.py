@@ -10,17 +10,16 @@ writes predictions.csv; it needs no more than the checkpoint and mlp_<model>.pth
 
 import argparse
 
-from utils.core.cli import build_parser, non_negative_int, positive_float, positive_int, run_script
+from utils.core.cli import (
+    build_parser,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    run_script,
+    share_below_one,
+)
 from utils.core.errors import UserError
 from utils.core.names import HEADLINE_LOSS, LOSSES
-
-
-def dropout_share(text: str) -> float:
-    """Parse a share of dropped units: at least 0, below 1 (for argparse's ``type``)."""
-    value = 0.0 if text.strip() in {"0", "0.0"} else positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"expected a share below 1, got {text}")
-    return value
 
 
 def non_negative_float(text: str) -> float:
@@ -72,7 +71,7 @@ def _training_flags(parser: argparse.ArgumentParser) -> None:
         help="width of each hidden layer; the flag without a number makes a linear model",
     )  # fmt: skip
     mlp.add_argument(
-        "--dropout", type=dropout_share, default=0.5, help="share of hidden units dropped in training"
+        "--dropout", type=share_below_one, default=0.5, help="share of hidden units dropped in training"
     )
     mlp.add_argument("--learning-rate", type=positive_float, default=3e-5, help="of AdamW")
     mlp.add_argument("--weight-decay", type=non_negative_float, default=1e-2, help="of AdamW")

@@ -184,6 +184,26 @@ def _recognise_width(state: Mapping[str, torch.Tensor], path: Path) -> float:
     return width
 
 
+def _recognise_expected(
+    content: Any, state: Mapping[str, torch.Tensor], path: Path, arch: str | None, width: float | None
+) -> tuple[str, float]:
+    """Tell architecture and width, and refuse others than expected (None: any)."""
+    found = _recognise(state, path)
+    if arch is not None and arch != found:
+        raise UserError(
+            f"{path} is a {found} autoencoder, but {arch} was asked for. Use --arch {found} or another checkpoint."
+        )
+    found_width = content.get("width") if isinstance(content, Mapping) else None
+    if not isinstance(found_width, float):  # a public file, or one of ours from before there were widths
+        found_width = _recognise_width(state, path)
+    if width is not None and scaled_widths(width) != scaled_widths(found_width):
+        raise UserError(
+            f"{path} is an autoencoder of width {found_width:g}, but {width:g} was asked for. "
+            f"Use --width {found_width:g} or another checkpoint."
+        )
+    return found, found_width
+
+
 # ------------------------------------------------------------------------------------------------ autoencoders
 
 
@@ -242,19 +262,7 @@ def load_autoencoder(
     path = Path(path)
     content = read_weights_file(path)
     state = _state_dict(content, path)
-    found = _recognise(state, path)
-    if arch is not None and arch != found:
-        raise UserError(
-            f"{path} is a {found} autoencoder, but {arch} was asked for. Use --arch {found} or another checkpoint."
-        )
-    found_width = content.get("width") if isinstance(content, Mapping) else None
-    if not isinstance(found_width, float):  # a public file, or one of ours from before there were widths
-        found_width = _recognise_width(state, path)
-    if width is not None and scaled_widths(width) != scaled_widths(found_width):
-        raise UserError(
-            f"{path} is an autoencoder of width {found_width:g}, but {width:g} was asked for. "
-            f"Use --width {found_width:g} or another checkpoint."
-        )
+    found, found_width = _recognise_expected(content, state, path, arch, width)
     saved = dict(content.get("meta", {})) if isinstance(content, Mapping) and "meta" in content else {}
     meta = {
         **{"image_size": None, "caveats": [], **saved},

@@ -16,7 +16,7 @@ from utils.pretraining.training import Pretrainer, score_held_out, scores_of_pix
 
 SIZE = 32
 SETTINGS = PretrainingSettings(
-    arch="vgg11", width=0.0625, image_size=SIZE, batch_size=4, loss=(("mse", 1.0), ("ssim", 0.1))
+    arch="vgg11", width=0.0625, image_size=SIZE, batch_size=4, loss=(("mse", 1.0), ("ssim", 0.1)), grow=True
 )
 
 

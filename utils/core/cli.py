@@ -73,6 +73,14 @@ def positive_float(text: str) -> float:
     return value
 
 
+def share_below_one(text: str) -> float:
+    """Parse a share of at least 0 and below 1 (for argparse's ``type``)."""
+    value = 0.0 if text.strip() in {"0", "0.0"} else positive_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a share below 1, got {text}")
+    return value
+
+
 def _data_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--data-dir", type=Path, default=Path("MemCat"), help="folder with the images and the score table"

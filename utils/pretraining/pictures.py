@@ -151,13 +151,3 @@ def random_crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.n
     if rng.random() < 0.5:
         square = square[:, ::-1]
     return square.transpose(2, 0, 1)
-
-
-def digest_of(images: pd.DataFrame) -> str:
-    """Return a SHA-256 over names and sizes of pictures: what identifies a training set."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for image_id, path in zip(images["image_id"], images["path"], strict=True):
-        digest.update(f"{image_id}\0{Path(path).stat().st_size}\n".encode())
-    return digest.hexdigest()

@@ -46,7 +46,7 @@ class PretrainingSettings:
     optimizer: str = "muon"
     learning_rate: float = 1e-2
     loss: tuple[tuple[str, float], ...] = (("mse", 1.0),)
-    grow: bool = True
+    grow: bool = False
     initialisation: str = "delta-orthogonal"
     gradient_clip: float = 1.0
     batch_norm_momentum: float = 0.1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from argparse import Namespace
@@ -18,6 +17,7 @@ from models.autoencoder import Autoencoder, build_autoencoder, scaled_widths
 from models.checkpoints import read_weights_file, save_autoencoder
 from models.initialisation import initialise
 from utils.core.device import resolve_precision
+from utils.core.digests import combined_digest
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.names import PRETRAINED_PREFIX
@@ -30,7 +30,6 @@ from utils.pretraining.figures import draw_curve, draw_progress
 from utils.pretraining.pictures import (
     PictureStore,
     check_enough,
-    digest_of,
     hold_out,
     leave_out_small,
     pictures_of_folder,
@@ -150,13 +149,13 @@ def read_squares(
     return np.stack(pixels), ids, skipped
 
 
-def fingerprint(
-    settings: PretrainingSettings, args: Namespace, train: pd.DataFrame, held_out: pd.DataFrame
+def pretraining_fingerprint(
+    settings: PretrainingSettings, args: Namespace, run: Run, train: pd.DataFrame, held_out: pd.DataFrame
 ) -> str:
-    """Digest everything that decides the outcome."""
-    length = {"epochs": args.epochs, "minutes": args.minutes}
-    content = {**asdict(settings), **length, "train": digest_of(train), "held_out": digest_of(held_out)}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """Digest everything that decides the outcome, the contents of the pictures among it."""
+    values = {**asdict(settings), "epochs": args.epochs, "minutes": args.minutes, "half": args.half}
+    pictures = {"train": run.digests.of_images(train), "held out": run.digests.of_images(held_out)}
+    return combined_digest([(json.dumps(values, sort_keys=True), ""), *pictures.items()])
 
 
 def is_finished(args: Namespace, run: Run, path: Path, wanted: str) -> bool:
@@ -191,7 +190,7 @@ def pretrain(args: Namespace, run: Run) -> None:
     settings = settings_from(args, run)
     train, held_out, skipped = choose_pictures(args, run)
     path = args.output_path / f"{model_name(args)}.pth"
-    wanted = fingerprint(settings, args, train, held_out)
+    wanted = pretraining_fingerprint(settings, args, run, train, held_out)
     if is_finished(args, run, path, wanted):
         return
     state = args.output_path / SHARDS_FOLDER / f"pretrain_{path.stem}" / "state.pt"
@@ -256,7 +255,7 @@ def write_outputs(
         image_size=trainer.settings.image_size,
         caveats=run.caveats,
         fingerprint=wanted,
-        pretraining=describe(trainer, model, best, against, rival, run.args),
+        pretraining=describe(trainer, model, best, against, rival, run),
     )
     run.add_output(path)
     log.info("Wrote %s", path)
@@ -268,15 +267,15 @@ def describe(
     best: pd.Series,
     against: tuple[float, float],
     rival: BlockPca,
-    args: Namespace,
+    run: Run,
 ) -> dict[str, Any]:
     """Say on what, how long and how well a network was trained: kept in the checkpoint, instead of a caveat."""
     progress = trainer.progress
     return {
-        "data": "sample" if args.sample else args.data_dir.resolve().name,
+        "data": "sample" if run.args.sample else run.args.data_dir.resolve().name,
         "split": trainer.settings.split,
         "pictures": len(trainer.images),
-        "pictures_sha256": digest_of(trainer.images),
+        "pictures_sha256": run.digests.of_images(trainer.images),
         "held_out": len(trainer.held_out),
         "stages": [asdict(stage) for stage in progress.stages],
         "epochs": progress.epochs,
