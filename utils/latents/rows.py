@@ -4,26 +4,29 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 BLOCK_BYTES = 32 * 2**20  # what the passes over the whole matrix hold at a time
 
 
-def row_blocks(matrix: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def row_blocks(
+    matrix: np.ndarray, rows: np.ndarray | None = None, least: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Walk over a matrix in blocks of constant memory.
 
     Args:
         matrix: (N, ...) array, memory-mapped or not.
         rows: Rows to visit, in this order; all when None.
+        least: Rows that a block has at least, whatever they take; a shorter rest joins the last one.
 
     Yields:
         The positions of a block's rows in ``rows``, and the block itself, (n, D) in the matrix's own type, at most
-        32 MB in float32.
+        32 MB in float32 where ``least`` allows it.
     """
     rows = np.arange(len(matrix)) if rows is None else rows
-    step = max(1, BLOCK_BYTES // (4 * max(1, math.prod(matrix.shape[1:]))))
+    step = max(least, BLOCK_BYTES // (4 * max(1, math.prod(matrix.shape[1:]))))
     places = np.arange(len(rows))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
+    for part in gen_batches(len(rows), step, min_batch_size=least):
         yield places[part], read_rows(matrix, rows[part]).reshape(len(places[part]), -1)
 
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.decomposition import IncrementalPCA
 
 from utils.latents.rows import row_blocks
 
 COMPONENTS = 50
 MAX_FIT_ROWS = 5000
-_ROUNDS = 8
-_SPARE = 10
 
 
 @dataclass(frozen=True)
@@ -34,18 +33,16 @@ class Projection:
 
 
 def principal_components(
-    matrix: NDArray, components: int = COMPONENTS, seed: int = 0, max_fit_rows: int = MAX_FIT_ROWS
+    matrix: NDArray, components: int = COMPONENTS, max_fit_rows: int = MAX_FIT_ROWS
 ) -> Projection:
     """Project rows on their principal components, in constant memory.
 
-    Randomised subspace iteration (Halko, Martinsson & Tropp 2011) over blocks of rows,
-    on at most ``max_fit_rows`` evenly spaced rows; then all rows are projected. Signs are fixed so that each
-    component's largest loading is positive.
+    Fitted block by block (Ross et al. 2008, as scikit-learn has it) on at most ``max_fit_rows`` evenly spaced
+    rows; then all rows are projected. Signs are such that each component's largest loading is positive.
 
     Args:
         matrix: (N, D) finite codes, usually a memory map.
         components: How many are wanted; at most min(N, D) are given.
-        seed: Seed of the starting directions.
         max_fit_rows: Rows to fit on.
 
     Returns:
@@ -53,34 +50,12 @@ def principal_components(
     """
     fitted = min(len(matrix), max_fit_rows)
     rows = np.arange(fitted) * len(matrix) // fitted
-    components = min(components, fitted, matrix.shape[1])
-    width = min(components + _SPARE, fitted, matrix.shape[1])
-    mean = sum(block.sum(0, dtype=np.float64) for _, block in row_blocks(matrix, rows)) / fitted
-    basis = np.random.default_rng(seed).standard_normal((matrix.shape[1], width)).astype(np.float32)
-    total = 0.0
-    for _ in range(_ROUNDS):
-        basis = np.linalg.qr(basis)[0]
-        image, total = np.zeros_like(basis), 0.0
-        for _, block in row_blocks(matrix, rows):
-            centred = (block - mean).astype(np.float32)
-            image += centred.T @ (centred @ basis)
-            total += float(np.square(centred).sum(dtype=np.float64))
-        basis = image
-    basis = np.linalg.qr(basis)[0]
-    scores = _project(matrix, mean, basis, rows)
-    _, singular, turn = np.linalg.svd(scores, full_matrices=False)
-    basis = (basis @ turn.T)[:, :components]
-    basis *= np.where(basis[np.abs(basis).argmax(0), np.arange(components)] < 0, -1, 1)
-    explained = singular[:components] ** 2 / total if total > 0 else np.zeros(components)
-    return Projection(_project(matrix, mean, basis, np.arange(len(matrix))), explained, fitted)
-
-
-def _project(matrix: NDArray, mean: NDArray, basis: NDArray, rows: NDArray) -> NDArray[np.float64]:
-    parts = [
-        ((block - mean).astype(np.float32) @ basis).astype(np.float64)
-        for _, block in row_blocks(matrix, rows)
-    ]
-    return np.concatenate(parts)
+    pca = IncrementalPCA(min(components, fitted, matrix.shape[1]))
+    with np.errstate(invalid="ignore"):  # codes that are all equal have no variance to share out
+        for _, block in row_blocks(matrix, rows, least=pca.n_components):
+            pca.partial_fit(block.astype(np.float64))
+    scores = [pca.transform(block.astype(np.float64)) for _, block in row_blocks(matrix)]
+    return Projection(np.concatenate(scores), np.nan_to_num(pca.explained_variance_ratio_), fitted)
 
 
 def umap_coordinates(scores: NDArray, seed: int = 0) -> NDArray[np.float64] | None:

@@ -323,7 +323,7 @@ def draw_codes(
     """Write the figures of one model, and the coordinates behind the map."""
     name = rows["model"].iloc[0]
     codes = latents.path.stem.removeprefix("latents_")
-    projection = principal_components(latents.matrix, seed=args.seed)
+    projection = principal_components(latents.matrix)
     space = latent_space_table(table, projection, umap_coordinates(projection.scores, args.seed))
     run.write_table(space, "latent_space", codes)
     run.save_figure(
