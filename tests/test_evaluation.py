@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import assert_user_error, run_script_process
+from correlated import plain_within
 from PIL import Image
 from scipy import stats
 
@@ -18,7 +19,7 @@ from utils.core.tables import output_file, read_table, write_table
 from utils.reconstruction import evaluation_stage
 from utils.reconstruction.figures import binned_means, draw_forest, draw_reliability, draw_scatter
 from utils.reconstruction.foreign_table import KEY_NAMES, recognise
-from utils.statistics.correlation_tables import paired_difference, score_ceiling, within_group_spearman
+from utils.statistics.correlation_tables import paired_difference, score_ceiling
 
 QUICK = ("--resamples", "60", "--splits", "5")
 MODEL, OTHER = "mem_vgg_autoencoder", "other"
@@ -145,7 +146,7 @@ def test_correlations_of_a_study(study, no_figures):
         expected = stats.spearmanr(losses[row.measure], losses.memorability)
         assert row.rho == pytest.approx(expected.statistic, abs=1e-8)
         assert row.p == pytest.approx(expected.pvalue, rel=1e-7)
-        within = within_group_spearman(losses[row.measure], losses.memorability, losses.category)
+        within = plain_within(losses[row.measure], losses.memorability, losses.category)
         assert row.rho_within_category == pytest.approx(within, abs=1e-8)
         assert row.ci_low < row.rho < row.ci_high
         assert (row.n, row.resamples, row.seed, row.n_within_subcategory) == (120, 60, 0, 120)

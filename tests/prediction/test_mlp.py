@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from correlated import row_of
 from scipy.stats import spearmanr
 from sklearn.linear_model import LinearRegression, Ridge
 
@@ -25,7 +26,6 @@ from utils.prediction.training import (
     settings_grid,
     train_mlp,
 )
-from utils.statistics.correlation_tables import bootstrap_spearman
 
 FAST = TrainingSettings(
     hidden_sizes=(16,), dropout=0.1, learning_rate=3e-3, batch_size=32, epochs=30, patience=5
@@ -252,7 +252,7 @@ def test_least_squares_equals_scikit_learn_and_the_constant_is_the_mean():
 def test_planted_signal_of_known_strength_is_found_within_its_interval():
     latents, scores, signal, (train, val, test) = planted(2000, 24, strength=0.7)
     result = train_mlp(latents, scores, train, val, FAST)
-    found = bootstrap_spearman(predict_rows(result.model, latents, test), scores[test], resamples=500)
+    found = row_of(predict_rows(result.model, latents, test), scores[test], 500)
     truth = spearmanr(signal[test], scores[test]).statistic  # the best any model of the latents can do
     assert found.ci_low <= truth <= found.ci_high
     assert found.rho == pytest.approx(truth, abs=0.05)
@@ -262,7 +262,7 @@ def test_shuffled_scores_give_an_interval_that_contains_zero():
     latents, scores, _, (train, val, test) = planted(1000, 24)
     scores = np.random.default_rng(1).permutation(scores)
     result = train_mlp(latents, scores, train, val, FAST)
-    found = bootstrap_spearman(predict_rows(result.model, latents, test), scores[test], resamples=500)
+    found = row_of(predict_rows(result.model, latents, test), scores[test], 500)
     assert found.ci_low <= 0 <= found.ci_high
 
 
@@ -275,7 +275,7 @@ def test_a_marker_in_the_test_rows_is_not_exploited():
     latents[:, 0] = 0.0
     latents[test, 0] = scores[test]
     result = train_mlp(latents, scores, train, val, FAST)
-    found = bootstrap_spearman(predict_rows(result.model, latents, test), scores[test], resamples=500)
+    found = row_of(predict_rows(result.model, latents, test), scores[test], 500)
     assert found.ci_low <= 0 <= found.ci_high
     # The marker is there for the taking: a model that may see half of the test rows finds it.
     leaky = train_mlp(latents, scores, np.concatenate([train, test[:200]]), test[200:250], FAST)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from correlated import plain_within, row_of
 from scipy import stats
 from simulated import draw_clustered, memcat_sizes, population_rho
 from sklearn.metrics import average_precision_score, r2_score
@@ -17,7 +18,6 @@ from utils.statistics.clusters import find_clusters
 from utils.statistics.correlation_tables import (
     CORRELATION_COLUMNS,
     add_q,
-    bootstrap_spearman,
     classification_metrics,
     correlation_rows,
     correlations_by_category,
@@ -29,7 +29,7 @@ from utils.statistics.correlation_tables import (
 )
 from utils.statistics.noise_ceiling import ceiling_from_halves, resampled_ceiling
 from utils.statistics.partial_correlation import partial_cluster_p, partial_correlations
-from utils.statistics.rank_correlation import rho_p, within_group_spearman
+from utils.statistics.rank_correlation import rho_p
 from utils.statistics.resampling import Resampler, bca_interval, correlate_resampled, leave_one_out
 
 UNEVEN = np.array([3, 1, 4, 2, 6, 5, 2])
@@ -257,8 +257,9 @@ def test_clustered_interval_covers_the_known_rho(clusters, simulations):
     covered = 0
     for seed in range(simulations):
         x, y, codes = draw_clustered(rng, sizes, 0.5, 0.6, 0.3)
-        found = bootstrap_spearman(x, y, 200, seed, clusters=codes)
-        covered += found.ci_low <= truth <= found.ci_high
+        plan = Resampler(len(x), 200, seed, codes)
+        low, high = plan.interval(*correlate_resampled(x[:, None], y[:, None], plan), correlation=True)
+        covered += low[0, 0] <= truth <= high[0, 0]
     assert 0.93 <= covered / simulations <= 0.975
 
 
@@ -320,7 +321,7 @@ def test_ceiling_of_published_halves_has_an_interval_and_one_within_categories()
     assert row["ceiling"] == pytest.approx(ceiling_from_halves(first, second)["ceiling"])
     assert row["ci_low_ceiling"] < row["ceiling"] < row["ci_high_ceiling"]
     assert row["ci_low_rho_over_ceiling"] < row["rho_over_ceiling"] < row["ci_high_rho_over_ceiling"]
-    inside = np.mean([within_group_spearman(first[:, k], second[:, k], frame["category"]) for k in (0, 1)])
+    inside = np.mean([plain_within(first[:, k], second[:, k], frame["category"]) for k in (0, 1)])
     assert row["ceiling_within_category"] == pytest.approx(np.sqrt(2 * inside / (1 + inside)))
     assert row["ceiling_within_category"] < row["ceiling"] - 0.02
     assert row["rho_within_category_over_ceiling"] == pytest.approx(
@@ -416,17 +417,26 @@ def test_a_row_holds_every_interval_beside_the_others(clustered_frame):
     row = table.iloc[0]
     codes = pd.factorize(clustered_frame["subcategory"])[0]
     x, y = clustered_frame["loss"].to_numpy(), clustered_frame["memorability"].to_numpy()
-    together, alone = bootstrap_spearman(y, x, 150, clusters=codes), bootstrap_spearman(y, x, 150)
+    plan, pair = Resampler(len(x), 150, 0, codes), (y[:, None], x[:, None])
+    rho, samples = correlate_resampled(*pair, plan)
     assert (row["cluster"], row["clusters"], row["n"]) == ("subcategory", 134, len(x))
-    assert (row["ci_low"], row["ci_high"], row["p"]) == (together.ci_low, together.ci_high, together.p)
+    assert [row["ci_low"], row["ci_high"]] == [
+        end[0, 0] for end in plan.interval(rho, samples, correlation=True)
+    ]
+    assert row["p"] == rho_p(*pair, rho, codes, None, 0)[0, 0]
+    alone = row_of(y, x, 150)
     assert (row["ci_low_independent"], row["p_independent"]) == (alone.ci_low, alone.p)
-    assert row["se"] == pytest.approx(together.samples.std(ddof=1))
+    assert row["se"] == pytest.approx(samples.std(ddof=1))
     assert row["se"] > row["se_fixed_categories"] * 0.8 > row["se_independent"]
-    inside = bootstrap_spearman(y, x, 150, groups=clustered_frame["category"], clusters=codes)
-    assert (row["rho_within_category"], row["p_within_category"]) == (inside.rho, inside.p)
-    assert (row["ci_low_within_category"], row["ci_high_within_category"]) == (inside.ci_low, inside.ci_high)
-    single = bootstrap_spearman(y, x, 150, groups=clustered_frame["category"])
-    assert row["ci_low_within_category_independent"] == single.ci_low
+    strata = pd.factorize(clustered_frame["category"])[0]
+    rho, samples = correlate_resampled(*pair, plan, strata)
+    assert row["rho_within_category"] == pytest.approx(plain_within(x, y, strata))
+    assert row["p_within_category"] == rho_p(*pair, rho, codes, strata, 0)[0, 0]
+    assert [row["ci_low_within_category"], row["ci_high_within_category"]] == pytest.approx(
+        [end[0, 0] for end in plan.interval(rho, samples, correlation=True)]
+    )
+    single = row_of(y, x, 150, groups=clustered_frame["category"])
+    assert row["ci_low_within_category_independent"] == single.ci_low_within_category
     assert (
         row["ci_low_within_subcategory"] < row["rho_within_subcategory"] < row["ci_high_within_subcategory"]
     )
@@ -482,11 +492,9 @@ def test_differences_of_clusters(clustered_frame):
     row = paired_difference(clustered_frame, [("loss", "other")], resamples=100, seed=3, cluster=None).iloc[0]
     codes = pd.factorize(clustered_frame["subcategory"])[0]
     y = clustered_frame["memorability"].to_numpy()
-    samples = [
-        bootstrap_spearman(y, clustered_frame[name], 100, 3, clusters=codes).samples
-        for name in ("loss", "other")
-    ]
-    gaps = samples[0] - samples[1]
+    both = clustered_frame[["loss", "other"]].to_numpy()
+    _, samples = correlate_resampled(y[:, None], both, Resampler(len(y), 100, 3, codes))
+    gaps = samples[:, 0, 0] - samples[:, 0, 1]
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(np.quantile(gaps, [0.025, 0.975])))
     old = paired_difference(clustered_frame, [("loss", "other")], resamples=100, seed=3).iloc[0]
     assert row["ci_low_independent"] == old["ci_low"]

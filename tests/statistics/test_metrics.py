@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from correlated import plain_within, row_of
 from scipy import stats
 from sklearn import metrics as reference
 
@@ -19,7 +20,6 @@ from utils.statistics.bootstrap import (
 from utils.statistics.correlation_tables import (
     INDEPENDENT_COLUMNS,
     bootstrap_partial_spearman,
-    bootstrap_spearman,
     classification_metrics,
     correlation_rows,
     correlations_by_category,
@@ -31,25 +31,15 @@ from utils.statistics.correlation_tables import (
     regression_metrics,
     score_ceiling,
     spearman,
-    within_group_spearman,
 )
 from utils.statistics.noise_ceiling import split_halves
+from utils.statistics.rank_correlation import group_codes
 
 
 def drawn_rows(n, resamples, seed):
     """The rows each resample consists of, the plain way: every row repeated as often as it was drawn."""
     counts = np.concatenate(list(resample_counts(n, resamples, seed))).astype(int)
     return [np.repeat(np.arange(n), row) for row in counts]
-
-
-def plain_within(x, y, groups):
-    """Pooled within-group rho, group by group with scipy's ranks."""
-    parts = []
-    for group in np.unique(groups):
-        inside = groups == group
-        parts.append([(stats.rankdata(v[inside]) - (inside.sum() + 1) / 2) / inside.sum() for v in (x, y)])
-    a, b = np.hstack(parts)
-    return np.corrcoef(a, b)[0, 1]
 
 
 @pytest.fixture
@@ -78,12 +68,13 @@ def test_resampled_rho_equals_plain_loop_with_ties(tied):
 
 def test_resampled_within_group_rho_equals_plain_loop(tied):
     x, y, groups = tied
-    assert within_group_spearman(x, y[:, 0], groups) == pytest.approx(
-        plain_within(x, y[:, 0], groups), abs=1e-12
-    )
-    result = bootstrap_spearman(x, y[:, 2], resamples=100, seed=3, groups=groups)
+    row = row_of(x, y[:, 2], 100, 3, groups)
+    assert row.rho_within_category == pytest.approx(plain_within(x, y[:, 2], groups), abs=1e-12)
     plain = [plain_within(x[rows], y[rows, 2], groups[rows]) for rows in drawn_rows(60, 100, 3)]
-    assert np.abs(result.samples - np.array(plain)).max() < 1e-12
+    _, samples = resampled_rank_correlations(x[:, None], y[:, 2:], 100, 3, groups)
+    assert np.abs(samples[:, 0, 0] - np.array(plain)).max() < 1e-12
+    ends = (row.ci_low_within_category, row.ci_high_within_category)
+    assert ends == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=1e-12)
 
 
 def test_within_group_rho_survives_a_group_nobody_drew():
@@ -125,24 +116,24 @@ def test_spearman_agrees_with_scipy(tied):
     for column in y.T:
         expected = stats.spearmanr(x, column)
         assert spearman(x, column) == (float(expected.statistic), float(expected.pvalue))
-        result = bootstrap_spearman(x, column, resamples=20)
+        result = row_of(x, column, 20)
         assert result.rho == pytest.approx(expected.statistic, abs=1e-12)
         assert result.p == pytest.approx(expected.pvalue, rel=1e-9)
 
 
 def test_pairs_stay_together():
     x = np.random.default_rng(0).normal(size=100)
-    result = bootstrap_spearman(x, np.exp(x), resamples=200)
+    result = row_of(x, np.exp(x), 200)
     assert (result.rho, result.ci_low, result.ci_high) == (1.0, 1.0, 1.0)
     # Two independent resamples would centre the interval on 0; a paired one lies around the estimate.
-    noisy = bootstrap_spearman(x, x + np.random.default_rng(1).normal(size=100), resamples=500)
+    noisy = row_of(x, x + np.random.default_rng(1).normal(size=100), 500)
     assert 0.4 < noisy.ci_low < noisy.rho < noisy.ci_high < 0.9
 
 
 def test_same_seed_same_interval_other_seed_another(tied):
     x, y, _ = tied
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    first, again, other = (bootstrap_spearman(x, y[:, 1], 300, seed) for seed in (7, 7, 8))
+    first, again, other = (row_of(x, y[:, 1], 300, seed) for seed in (7, 7, 8))
     assert (first.ci_low, first.ci_high) == (again.ci_low, again.ci_high)
     assert (first.ci_low, first.ci_high) != (other.ci_low, other.ci_high)
     assert np.array_equal(np.random.get_state()[1], state), "global random state touched"  # noqa: NPY002
@@ -150,13 +141,11 @@ def test_same_seed_same_interval_other_seed_another(tied):
 
 def test_matrix_gives_each_column_its_own_result(tied):
     x, y, _ = tied
-    together = bootstrap_spearman(x, y, 100, seed=2)
-    assert together.samples.shape == (100, 3)
-    for k in range(3):
-        alone = bootstrap_spearman(x, y[:, k], 100, seed=2)
-        assert (alone.rho, alone.ci_low, alone.ci_high, alone.p) == tuple(
-            part[k] for part in (together.rho, together.ci_low, together.ci_high, together.p)
-        )
+    frame = pd.DataFrame({"memorability": x, **{name: y[:, k] for k, name in enumerate("abc")}})
+    together = correlation_rows(frame, list("abc"), resamples=100, seed=2).set_index("measure")
+    names = ["rho", "ci_low", "ci_high", "p"]
+    for k, name in enumerate("abc"):
+        assert list(together.loc[name, names]) == list(row_of(x, y[:, k], 100, 2)[names])
 
 
 @pytest.mark.parametrize(("groups", "simulations"), [(None, 1200), (3, 800)])
@@ -165,14 +154,14 @@ def test_interval_covers_a_known_rho(groups, simulations):
     # Spearman's rho of a bivariate normal sample of size m, ranked inside groups of that size.
     m = n / (groups or 1)
     truth = 6 / np.pi * (np.arcsin(pearson) + (m - 2) * np.arcsin(pearson / 2)) / (m + 1)
-    labels = None if groups is None else np.arange(n) % groups
+    labels, kind = (None, "") if groups is None else (np.arange(n) % groups, "_within_category")
     rng = np.random.default_rng(2024)
     covered = 0
     for seed in range(simulations):
         x = rng.normal(size=n)
         y = pearson * x + np.sqrt(1 - pearson**2) * rng.normal(size=n)
-        result = bootstrap_spearman(x, y, resamples=400, seed=seed, groups=labels)
-        covered += result.ci_low <= truth <= result.ci_high
+        row = row_of(x, y, 400, seed, labels)
+        covered += row[f"ci_low{kind}"] <= truth <= row[f"ci_high{kind}"]
     assert 0.93 <= covered / simulations <= 0.97
 
 
@@ -186,24 +175,25 @@ def test_interval_covers_a_known_rho(groups, simulations):
     ],
 )
 def test_unusable_columns_are_refused(x, y, message):
-    for function in (spearman, bootstrap_spearman):
-        with pytest.raises(ValueError, match=message):
-            function(np.array(x, dtype=float), np.array(y, dtype=float))
+    with pytest.raises(ValueError, match=message):
+        spearman(np.array(x, dtype=float), np.array(y, dtype=float))
 
 
 def test_groups_must_name_every_image():
     with pytest.raises(ValueError, match="2 labels for 3 images"):
-        within_group_spearman(np.arange(3.0), np.arange(3.0), ["a", "b"])
+        group_codes(["a", "b"], 3)
     with pytest.raises(ValueError, match="1 missing labels"):
-        within_group_spearman(np.arange(3.0), np.arange(3.0), ["a", None, "b"])
+        group_codes(["a", None, "b"], 3)
 
 
 def test_constant_column_has_no_rho():
     x, flat = np.arange(20.0), np.full(20, 0.3)
     assert np.isnan(spearman(x, flat)).all()
-    result = bootstrap_spearman(x, flat, 50)
-    assert np.isnan([result.rho, result.p, result.ci_low, result.ci_high]).all()
-    assert np.isnan(within_group_spearman(x, np.repeat([1.0, 2.0], 10), np.repeat(["a", "b"], 10)))
+    row = row_of(x, flat, 50)
+    assert np.isnan([row.rho, row.p, row.ci_low, row.ci_high]).all()
+    row = row_of(x, np.repeat([1.0, 2.0], 10), 50, groups=np.repeat(["a", "b"], 10))
+    assert np.isfinite(row.rho)
+    assert np.isnan(row.rho_within_category)
 
 
 def test_interval_needs_the_statistic_in_nearly_all_resamples():
@@ -223,9 +213,9 @@ def test_difference_between_groups_does_not_pass_for_an_effect():
     groups = np.repeat(np.arange(5), 400)
     x, y = groups + 0.1 * rng.normal(size=2000), groups + 0.1 * rng.normal(size=2000)
     assert spearman(x, y)[0] > 0.9
-    within = bootstrap_spearman(x, y, 500, groups=groups)
-    assert within.ci_low < 0 < within.ci_high
-    assert within.ci_high - within.ci_low < 0.12
+    row = row_of(x, y, 500, groups=groups)
+    assert row.ci_low_within_category < 0 < row.ci_high_within_category
+    assert row.ci_high_within_category - row.ci_low_within_category < 0.12
 
 
 def test_effect_hidden_by_groups_is_found():
@@ -233,8 +223,9 @@ def test_effect_hidden_by_groups_is_found():
     groups = np.repeat(["a", "b"], 500)
     x = rng.normal(size=1000)
     y = 0.5 * x + 0.5 * rng.normal(size=1000)
-    assert abs(spearman(x + 9 * (groups == "a"), y - 0.9 * (groups == "a"))[0]) < 0.2
-    assert within_group_spearman(x + 9 * (groups == "a"), y - 0.9 * (groups == "a"), groups) > 0.6
+    row = row_of(x + 9 * (groups == "a"), y - 0.9 * (groups == "a"), groups=groups)
+    assert abs(row.rho) < 0.2
+    assert row.rho_within_category > 0.6
 
 
 @pytest.mark.parametrize("covariates", [1, 3])
@@ -417,14 +408,15 @@ def test_correlation_rows_hold_every_statistic(images):
     expected = stats.spearmanr(images.memorability, images.good)
     assert row.rho == pytest.approx(expected.statistic, abs=1e-12)
     assert row.p == pytest.approx(expected.pvalue, rel=1e-9)
-    own = bootstrap_spearman(images.memorability, images.good, 200, 3)
-    assert (row.ci_low, row.ci_high) == (own.ci_low, own.ci_high)
-    within = bootstrap_spearman(images.memorability, images.good, 200, 3, images.category)
-    assert row.rho_within_category == within.rho
-    assert (row.ci_low_within_category, row.ci_high_within_category) == (within.ci_low, within.ci_high)
-    assert row.rho_within_subcategory == within_group_spearman(
-        images.memorability, images.good, images.subcategory
-    )
+    both, drawn = images[["memorability", "good"]].to_numpy().T, drawn_rows(120, 200, 3)
+    plain = [stats.spearmanr(both[0, rows], both[1, rows]).statistic for rows in drawn]
+    assert (row.ci_low, row.ci_high) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])))
+    category = images.category.to_numpy()
+    assert row.rho_within_category == pytest.approx(plain_within(*both, category))
+    plain = [plain_within(*both[:, rows], category[rows]) for rows in drawn]
+    ends = (row.ci_low_within_category, row.ci_high_within_category)
+    assert ends == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])))
+    assert row.rho_within_subcategory == pytest.approx(plain_within(*both, images.subcategory))
     assert (row.n, row.n_within_subcategory, row.resamples, row.seed) == (120, 120, 200, 3)
     assert row.ceiling == score_ceiling(images, seed=3)
     assert row.rho_over_ceiling == pytest.approx(row.rho / row.ceiling)
@@ -503,7 +495,7 @@ def test_by_category_is_the_category_alone(images, caplog):
     assert "rho_within_category" not in table
     food = images[images.category == "food"]
     row = table[(table.category == "food") & (table.measure == "good")].iloc[0]
-    own = bootstrap_spearman(food.memorability, food.good, 60, 1)
+    own = row_of(food.memorability, food.good, 60, 1)
     assert (row.rho, row.ci_low, row.ci_high, row.n) == (own.rho, own.ci_low, own.ci_high, 40)
     assert row.ceiling == score_ceiling(food, seed=1)
     assert list(table.q) == pytest.approx(list(false_discovery_q(table.p)), nan_ok=True)
@@ -546,7 +538,7 @@ def test_paired_difference_of_equals_and_of_too_few(images):
 def test_paired_interval_is_narrower_than_an_unpaired_one(images):
     images["near"] = images.good + 0.02 * np.random.default_rng(2).normal(size=120)
     row = paired_difference(images, [("good", "near")], resamples=400).iloc[0]
-    single = bootstrap_spearman(images.memorability, images.good, 400)
+    single = row_of(images.memorability, images.good, 400)
     assert row.ci_high - row.ci_low < 0.5 * (single.ci_high - single.ci_low)
 
 
@@ -633,8 +625,9 @@ def test_regression_metrics_within_categories(predictions):
         .set_index("metric")
         .loc["spearman_within_category"]
     )
-    own = bootstrap_spearman(observed, predicted, 40, 1, groups)
-    assert (row.value, row.ci_low, row.ci_high) == (own.rho, own.ci_low, own.ci_high)
+    assert row.value == pytest.approx(plain_within(observed, predicted, groups))
+    plain = [plain_within(observed[rows], predicted[rows], groups[rows]) for rows in drawn_rows(80, 40, 1)]
+    assert (row.ci_low, row.ci_high) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])))
     alone = regression_metrics(observed, predicted, 40, 1, ["a"] * 80)
     assert list(alone.metric) == ["spearman", "mse", "mae", "r2"]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
 from utils.categories.tables import ALL_IMAGES, MEMORABILITY
 from utils.core.figures import (
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MEAN = {
+    "fmt": "o",
+    "color": "black",
+    "markerfacecolor": "white",
+    "markersize": 5.5,
+    "elinewidth": 1.4,
+    "zorder": 5,
+}
 VIOLIN_FROM = 25  # images; fewer are drawn one by one
 ROWS_PER_COLUMN = 45
 LONGEST_NAME = 34
@@ -112,10 +121,10 @@ def draw_distributions(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> 
     figure, panels, _ = _panels(measures, names, width=5.2 if len(measures) == 1 else 2.9)
     for axis, measure in zip(panels, measures, strict=True):
         rows = table[table["measure"] == measure].set_index("category")
-        for place, name in enumerate(names):
-            if name in rows.index:
-                values = frame.loc[frame["category"] == name, measure].dropna().to_numpy(float)
-                _distribution(axis, values, place, colours[name], rows.loc[name])
+        _distributions(axis, frame, measure, colours)
+        means = rows.reindex(names)
+        half_lengths = [means["mean"] - means["ci_low"], means["ci_high"] - means["mean"]]
+        axis.errorbar(means["mean"], range(len(names)), xerr=half_lengths, **MEAN)
         if ALL_IMAGES in rows.index:
             axis.axvline(rows.loc[ALL_IMAGES, "mean"], color=NEUTRAL, linewidth=0.9, linestyle=(0, (4, 3)))
         _name_rows(axis, names)
@@ -123,26 +132,32 @@ def draw_distributions(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> 
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.locator_params(axis="x", nbins=5 if len(measures) == 1 else 4)
-    note = "dot: mean with 95 % interval; bar: quartiles"
-    note += "; dashed: mean of all images" if len(names) > 1 else ""
+    note = "dot: mean with 95 % interval; box or dashes: quartiles"
+    note += "; vertical line: mean of all images" if len(names) > 1 else ""
     _title(figure, f"{title} ({note})")
     return figure
 
 
-def _distribution(axis: Axes, values: np.ndarray, place: int, colour: str, row: pd.Series) -> None:
-    """Draw one category: its shape, or its images one by one where they are few; quartiles; mean with interval."""
-    if len(values) >= VIOLIN_FROM and np.ptp(values) > 0:
-        shape = axis.violinplot(
-            values, [place], orientation="horizontal", widths=0.82, showextrema=False, points=120
+def _distributions(axis: Axes, frame: pd.DataFrame, measure: str, colours: dict[str, str]) -> None:
+    """Draw every category: its shape with its quartiles, or its images one by one where they are few."""
+    known = frame[frame["category"].isin(list(colours))].dropna(subset=measure)
+    groups = known.groupby("category")[measure]
+    shaped = known["category"].map((groups.size() >= VIOLIN_FROM) & (groups.nunique() > 1))
+    style = {
+        "x": measure, "y": "category", "hue": "category", "order": list(colours), "hue_order": list(colours),
+        "palette": colours, "legend": False, "ax": axis,
+    }  # fmt: skip
+    if shaped.any():
+        sns.violinplot(
+            known[shaped], **style, inner="quart", cut=0, density_norm="width", linewidth=0.8, alpha=0.5
         )
-        for body in shape["bodies"]:
-            body.set(facecolor=colour, alpha=0.45, edgecolor="none")
-    else:
-        shift = np.random.default_rng(len(values)).uniform(-0.22, 0.22, len(values))
-        axis.scatter(values, place + shift, s=12, color=colour, alpha=0.5, linewidths=0)
-    axis.plot([row["p25"], row["p75"]], [place, place], color=colour, linewidth=4.5, solid_capstyle="butt")
-    axis.plot([row["ci_low"], row["ci_high"]], [place, place], color="black", linewidth=1.4)
-    axis.plot(row["mean"], place, "o", color="white", markeredgecolor="black", markersize=5.5, zorder=4)
+    if not shaped.all():
+        few = known[~shaped]
+        sns.boxplot(
+            few, **style, width=0.4, whis=0, showfliers=False, showcaps=False, boxprops={"alpha": 0.4}
+        )
+        sns.swarmplot(few, **style, size=3, warn_thresh=1, zorder=3)
+    axis.set_ylabel("")
 
 
 # ------------------------------------------------------------------------------------------------ correlations

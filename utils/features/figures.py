@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
 from utils.core.figures import DIVERGING, NEUTRAL, PALETTE, new_figure, shorten
 from utils.features.model import CIRCULAR, FROM_FEATURES, LEARNERS, feature_group, linearise
@@ -96,33 +97,20 @@ def draw_clusters(frame: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
     figure, (tree, strip, square) = new_figure(
         1, 3, width=3.4 + sum(ratios), height=2.6 + side, gridspec_kw={"width_ratios": ratios, "wspace": 0.02}
     )
-    _draw_tree(tree, hierarchy.dendrogram(links, no_plot=True), len(order))
-    strong = max(0.1, float(np.nanmax(np.abs(targets.to_numpy()), initial=0)))
-    image = _draw_matrix(strip, targets, strong)
-    strip.set_yticks(np.arange(len(order)), [shorten(name, 34) for name in order], fontsize=8)
-    strip.tick_params(axis="y", length=0, pad=2)
-    ends = round(strong, 2)
-    figure.colorbar(
-        image,
-        ax=strip,
-        location="top",
-        shrink=1.8 / ratios[1],
-        aspect=18,
-        label="ρ with targets",
-        ticks=[-ends, 0, ends],
+    hierarchy.dendrogram(
+        links, orientation="left", ax=tree, no_labels=True, link_color_func=lambda node: NEUTRAL
     )
-    image = _draw_matrix(square, between.loc[order, order], 1.0)
-    square.set_yticks([])
-    figure.colorbar(
-        image,
-        ax=square,
-        location="top",
-        shrink=3 / ratios[2],
-        aspect=30,
-        ticks=[-1, -0.5, 0, 0.5, 1],
-        label="ρ between features",
-    )
+    tree.invert_yaxis()  # the first leaf on top, as in the matrices
+    tree.axis("off")
+    _draw_matrix(strip, targets, _limit(targets), "ρ with targets", shrink=1.8 / ratios[1])
+    strip.set_yticks(np.arange(len(order)) + 0.5, [shorten(name, 34) for name in order], fontsize=8)
+    _draw_matrix(square, between.loc[order, order], 1.0, "ρ between features", shrink=3 / ratios[2])
     return figure
+
+
+def _limit(targets: pd.DataFrame) -> float:
+    """End of the colour scale: the strongest correlation, but never so small that noise looks strong."""
+    return round(max(0.1, float(np.nanmax(np.abs(targets.to_numpy()), initial=0))), 2)
 
 
 def _cluster(between: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
@@ -164,27 +152,18 @@ def _target_matrix(table: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     return matrix.reindex(index=order, columns=list(dict.fromkeys(names)))
 
 
-def _draw_tree(axes: Axes, tree: dict, leaves: int) -> None:
-    """The dendrogram, leaves at the rows of the matrices beside it."""
-    for rows, depths in zip(tree["icoord"], tree["dcoord"], strict=True):
-        axes.plot(-np.array(depths), (np.array(rows) - 5) / 10, color=NEUTRAL, linewidth=0.8)
-    axes.set_ylim(leaves - 0.5, -0.5)
-    axes.margins(x=0.02)
-    axes.axis("off")
-
-
-def _draw_matrix(axes: Axes, values: pd.DataFrame, limit: float) -> object:
-    """A heat map around zero; undefined cells are grey."""
+def _draw_matrix(axes: Axes, values: pd.DataFrame, limit: float, label: str, shrink: float) -> None:
+    """Draw a heat map around zero under its scale; undefined cells are grey."""
     axes.set_facecolor("#D0D0D0")
-    image = axes.imshow(
-        np.ma.masked_invalid(values.to_numpy(float)), cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto"
-    )
-    axes.set_xticks(
-        np.arange(values.shape[1]), [shorten(name, 34) for name in values.columns], rotation=90, fontsize=8
-    )
-    axes.tick_params(axis="x", length=0, pad=2)
-    axes.spines[:].set_visible(False)
-    return image
+    columns = [shorten(name, 34) for name in values.columns]
+    scale = {"location": "top", "shrink": shrink, "label": label, "ticks": [-limit, 0, limit]}
+    sns.heatmap(
+        values.astype(float), vmin=-limit, vmax=limit, cmap=DIVERGING, cbar_kws=scale, xticklabels=columns,
+        yticklabels=False, ax=axes,
+    )  # fmt: skip
+    axes.set(xlabel="", ylabel="")
+    axes.tick_params(axis="x", length=0, pad=2, labelsize=8, rotation=90)
+    axes.tick_params(axis="y", length=0, pad=2)
 
 
 def draw_model(models: pd.DataFrame, importances: pd.DataFrame) -> Figure:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from utils.core.run import Run
 
 
-NEAREST = "nearest"  # what stage 4 does anyway
 DEFAULT_MEMORY_MB = 384
 
 

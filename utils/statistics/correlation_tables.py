@@ -23,11 +23,9 @@ from utils.statistics.partial_correlation import bootstrap_partial_spearman, par
 from utils.statistics.prediction_metrics import classification_metrics, regression_metrics
 from utils.statistics.rank_correlation import (
     SpearmanBootstrap,
-    bootstrap_spearman,
     false_discovery_q,
     mean_interval,
     spearman,
-    within_group_spearman,
 )
 from utils.statistics.resampling import MIN_CLUSTERS, Resampler, correlate_resampled
 from utils.statistics.row_statistics import (
@@ -45,7 +43,6 @@ __all__ = [
     "SpearmanBootstrap",
     "add_q",
     "bootstrap_partial_spearman",
-    "bootstrap_spearman",
     "classification_metrics",
     "correlation_rows",
     "correlations_by_category",
@@ -58,7 +55,6 @@ __all__ = [
     "regression_metrics",
     "score_ceiling",
     "spearman",
-    "within_group_spearman",
 ]
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from utils.statistics.bootstrap import make_ranking, resampled_rank_correlations
+from utils.statistics.bootstrap import make_ranking
 from utils.statistics.cluster_tests import cluster_robust_p
-from utils.statistics.resampling import Resampler, correlate_resampled
+from utils.statistics.resampling import Resampler
 
 
 @dataclass(frozen=True)
@@ -62,69 +62,6 @@ def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     result = stats.spearmanr(x[:, 0], y[:, 0])
     return float(result.statistic), float(result.pvalue)
-
-
-def within_group_spearman(x: np.ndarray, y: np.ndarray, groups: Sequence) -> float:
-    """Return the pooled within-group rank correlation: what is left when groups are held constant.
-
-    Both columns are ranked inside each group, divided by the group's size, centred there, and correlated over
-    all images; a difference between groups cannot show. Dividing by the size lets an image weigh the same in
-    a small group as in a large one; with groups of one size (MemCat's categories) it changes nothing.
-
-    Args:
-        x: (n,) finite numbers.
-        y: (n,) finite numbers.
-        groups: (n,) labels; groups of a single image add nothing.
-
-    Returns:
-        rho in [-1, 1]; NaN where a column is constant inside every group.
-
-    Raises:
-        ValueError: lengths differ, a value is missing or infinite, or a label is missing.
-    """
-    x, y = as_matrices(x, y)
-    estimate, _ = resampled_rank_correlations(x, y, 0, 0, group_codes(groups, len(x)))
-    return float(estimate[0, 0])
-
-
-def bootstrap_spearman(
-    x: np.ndarray,
-    y: np.ndarray,
-    resamples: int = 1000,
-    seed: int = 0,
-    groups: Sequence | None = None,
-    clusters: np.ndarray | None = None,
-) -> SpearmanBootstrap:
-    """Return Spearman's rho of x with y, or with every column of y, and its bootstrap interval.
-
-    Args:
-        x: (n,) finite numbers, as a rule the memorability scores.
-        y: (n,) or (n, k) finite numbers. One draw of resamples serves all k columns.
-        resamples: number of bootstrap resamples of the images (pairs stay together).
-        seed: seed of the resampling; same seed and n, same resamples.
-        groups: (n,) labels; with them rho is the pooled within-group one of `within_group_spearman`, and p
-            has n - groups - 1 degrees of freedom. Groups should hold 50 images or more: a resample of a
-            small group repeats images, which lowers its rho (by 0.018 for groups of 20 and rho 0.46, 0.006 for
-            groups of 75), and the interval with it.
-        clusters: (n,) codes 0..G-1 of images that are resampled together, or None for single images; interval and p
-            are then those of `utils.statistics.resampling` and `utils.statistics.cluster_tests`.
-
-    Returns:
-        A `SpearmanBootstrap`; its fields are numbers for a vector `y` and (k,) arrays for a matrix.
-
-    Raises:
-        ValueError: lengths differ, or a value or a label is missing or infinite.
-    """
-    vector = np.ndim(y) == 1
-    x, y = as_matrices(x, y)
-    codes = None if groups is None else group_codes(groups, len(x))
-    resampler = Resampler(len(x), resamples, seed, clusters)
-    rho, samples = correlate_resampled(x, y, resampler, codes)
-    low, high = resampler.interval(rho, samples, correlation=True)
-    p = rho_p(x, y, rho, clusters, codes, seed)
-    pick = (0, 0) if vector else 0
-    values = [float(part[pick]) if vector else part[pick] for part in (rho, low, high, p)]
-    return SpearmanBootstrap(*values, len(x), resamples, seed, samples[:, 0, 0] if vector else samples[:, 0])
 
 
 def rho_p(
