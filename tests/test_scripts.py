@@ -5,8 +5,10 @@ Both places that have a default are taken: the data are in ./MemCat, the results
 
 import hashlib
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from conftest import PROJECT_ROOT, assert_user_error, run_script_process, write_memcat
 
 from utils.core.contract import TABLES
+from utils.core.declarations.other_files import OTHER_FILES
 from utils.core.tables import output_file, read_table
 
 MODEL = "mem_vgg_autoencoder_vgg11"
@@ -76,6 +79,19 @@ def test_each_stage_leaves_a_complete_record(study: Path, script: str) -> None:
     assert record["outputs"]
     missing = [name for name in record["outputs"] if not (study / "output" / name).is_file()]
     assert missing == []
+
+
+def test_every_file_is_in_the_list_of_output_files(study: Path) -> None:
+    tables = [table.file.replace("{model}", "*") for table in TABLES.values()]
+    others = [re.sub("<[^>]*>", "*", name) for other in OTHER_FILES for name in other.names]
+    files = [
+        path.relative_to(study / "output").as_posix()
+        for path in (study / "output").rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    assert len(files) > 60
+    unknown = [name for name in files if not any(fnmatch(name, pattern) for pattern in (*tables, *others))]
+    assert unknown == []
 
 
 @pytest.mark.parametrize(("table", "model", "rows"), [

@@ -17,6 +17,7 @@ from utils.core.declarations import (
     steering,
 )
 from utils.core.declarations.columns import Table
+from utils.core.declarations.other_files import OTHER_FILES
 
 TABLES: dict[str, Table] = {
     **data.TABLES,
@@ -33,9 +34,9 @@ TABLES: dict[str, Table] = {
 
 
 def describe_tables() -> str:
-    """Return ``docs/outputs.md``: every table, its columns and their units, as Markdown."""
+    """Return ``docs/outputs.md``: every file, and every table with its columns and their units, as Markdown."""
     lines = [
-        "# Output tables",
+        "# Output files",
         "",
         "Made from `utils/core/contract.py` by `python -m utils.core.contract > docs/outputs.md`; do not edit by hand.",
         "",
@@ -43,6 +44,14 @@ def describe_tables() -> str:
         "values as empty cells. `<model>` is the checkpoint's file stem. A last column `caveat` is there only when the",
         "numbers come from the embedded sample or from random weights, and says so on every row of which it is true.",
     ]
+    lines += ["", "## Tables", ""]
+    lines += [f"- `{table.file.format(model='<model>')}`: {table.about}" for table in TABLES.values()]
+    lines += ["", "## Other files", "", "| file | written by | what it holds |", "|---|---|---|"]
+    lines += [
+        f"| {', '.join(f'`{name}`' for name in other.names)} | `{other.command}` | {other.about} |"
+        for other in OTHER_FILES
+    ]
+    lines += ["", "# Tables, column by column"]
     for table in TABLES.values():
         lines += [
             "",
