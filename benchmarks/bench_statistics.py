@@ -94,13 +94,14 @@ def time_bootstrap(x, y, args: argparse.Namespace) -> dict[str, float]:
     """Time both bootstraps in alternating rounds, and compare them on the same draws."""
     import numpy as np
 
-    from utils.statistics.bootstrap import percentile_interval, resampled_rank_correlations
+    from utils.statistics.resampling import Resampler, correlate_resampled
 
     ours, loop = [], []
     for _ in range(args.rounds):
         started = time.perf_counter()
-        _, samples = resampled_rank_correlations(x[:, None], y, args.resamples, 0)
-        percentile_interval(samples)
+        plan = Resampler(len(x), args.resamples, 0)
+        rho, samples = correlate_resampled(x[:, None], y, plan)
+        plan.interval(rho, samples, correlation=True)
         ours.append(time.perf_counter() - started)
         started = time.perf_counter()
         plain = loop_of_rows(x, y, args.loop_resamples, seed=0)

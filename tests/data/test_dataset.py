@@ -164,7 +164,7 @@ def test_every_unpacked_layout_is_found_without_flags(tmp_path, mini_memcat, ima
     assert dataset.table["image_id"].is_monotonic_increasing
     assert all(Path(path).is_file() for path in dataset.table["path"])
     assert dataset.skipped == []
-    assert dataset.has_counts
+    assert dataset.full_table[["hits", "false_alarms", "n_resp"]].notna().all(axis=None)
     assert dataset.name == "MemCat"
 
 
@@ -243,7 +243,7 @@ def test_any_csv_with_path_and_score(tmp_path, pictures):
         "c.jpg": 1.0,
     }
     assert dataset.score_column == "score"
-    assert not dataset.has_counts
+    assert dataset.full_table[["hits", "false_alarms", "n_resp"]].isna().all(axis=None)
 
 
 def test_absolute_paths_and_given_splits(tmp_path, pictures):

@@ -15,7 +15,6 @@ from utils.statistics.bootstrap import (
     percentile_interval,
     rank_correlations,
     resample_counts,
-    resampled_rank_correlations,
 )
 from utils.statistics.correlation_tables import (
     INDEPENDENT_COLUMNS,
@@ -34,6 +33,7 @@ from utils.statistics.correlation_tables import (
 )
 from utils.statistics.noise_ceiling import split_halves
 from utils.statistics.rank_correlation import group_codes
+from utils.statistics.resampling import Resampler, correlate_resampled
 
 
 def drawn_rows(n, resamples, seed):
@@ -56,7 +56,7 @@ def tied():
 
 def test_resampled_rho_equals_plain_loop_with_ties(tied):
     x, y, _ = tied
-    estimate, samples = resampled_rank_correlations(x[:, None], y, 200, seed=3)
+    estimate, samples = correlate_resampled(x[:, None], y, Resampler(60, 200, 3))
     for k in range(y.shape[1]):
         assert estimate[0, k] == pytest.approx(stats.spearmanr(x, y[:, k]).statistic, abs=1e-12)
     plain = [
@@ -71,7 +71,7 @@ def test_resampled_within_group_rho_equals_plain_loop(tied):
     row = row_of(x, y[:, 2], 100, 3, groups)
     assert row.rho_within_category == pytest.approx(plain_within(x, y[:, 2], groups), abs=1e-12)
     plain = [plain_within(x[rows], y[rows, 2], groups[rows]) for rows in drawn_rows(60, 100, 3)]
-    _, samples = resampled_rank_correlations(x[:, None], y[:, 2:], 100, 3, groups)
+    _, samples = correlate_resampled(x[:, None], y[:, 2:], Resampler(60, 100, 3), groups)
     assert np.abs(samples[:, 0, 0] - np.array(plain)).max() < 1e-12
     ends = (row.ci_low_within_category, row.ci_high_within_category)
     assert ends == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=1e-12)
@@ -87,8 +87,8 @@ def test_within_group_rho_survives_a_group_nobody_drew():
 def test_several_targets_share_the_draw(tied):
     x, y, _ = tied
     both = np.column_stack([x, y[:, 1]])
-    _, samples = resampled_rank_correlations(both, y, 50, seed=1)
-    _, alone = resampled_rank_correlations(both[:, 1:], y[:, 2:], 50, seed=1)
+    _, samples = correlate_resampled(both, y, Resampler(60, 50, 1))
+    _, alone = correlate_resampled(both[:, 1:], y[:, 2:], Resampler(60, 50, 1))
     assert np.array_equal(samples[:, 1, 2], alone[:, 0, 0])
 
 

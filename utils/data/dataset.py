@@ -76,11 +76,6 @@ class Dataset:
     is_sample: bool = False
     split_by: str | None = None
 
-    @property
-    def has_counts(self) -> bool:
-        """Whether every image has hits, false alarms and responses, so that a noise ceiling can be had."""
-        return bool(self.full_table[["hits", "false_alarms", "n_resp"]].notna().all(axis=None))
-
     def note_on(self, run: "Run") -> None:
         """Record on a run what it reads of this data set: the score table, the folders its pictures are or belong in.
 

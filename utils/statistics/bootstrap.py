@@ -152,33 +152,6 @@ def rank_correlations(x: list[Ranking], y: list[Ranking], counts: np.ndarray) ->
     return np.clip(rho, -1.0, 1.0)
 
 
-def resampled_rank_correlations(
-    x: np.ndarray, y: np.ndarray, resamples: int, seed: int, strata: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return rho of every x column with every y column: of the data, and of each resample of its rows.
-
-    Args:
-        x: (n, t) finite numbers.
-        y: (n, k) finite numbers; row i belongs to row i of `x`.
-        resamples: number of bootstrap resamples, 0 for none.
-        seed: seed of the resampling.
-        strata: (n,) integer codes 0..g-1; with them the ranks are taken inside each stratum, centred and
-            pooled.
-
-    Returns:
-        (t, k) rho of the data and (resamples, t, k) rho of the resamples.
-    """
-    x_rankings = [make_ranking(column, strata) for column in x.T]
-    y_rankings = [make_ranking(column, strata) for column in y.T]
-    estimate = rank_correlations(x_rankings, y_rankings, np.ones((1, len(x))))[0]
-    samples = np.empty((resamples, x.shape[1], y.shape[1]))
-    first = 0
-    for counts in resample_counts(len(x), resamples, seed, columns=x.shape[1]):
-        samples[first : first + len(counts)] = rank_correlations(x_rankings, y_rankings, counts)
-        first += len(counts)
-    return estimate, samples
-
-
 def percentile_interval(samples: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Return the percentile bootstrap interval along the first axis.
 
