@@ -83,3 +83,39 @@ def test_an_import_that_runs_back_up_is_seen():
     assert violations("core", "def f():\n    from utils.data.images import read_rgb\n") == ["data"]
     assert violations("features", "from utils import attribution\n") == ["attribution"]
     assert violations("latents", "from utils.core.log import log\nimport numpy\n") == []
+
+
+MOST_LINES = {"file": 500, "script": 250, "function": 50}
+REASON = re.compile(r"#\s*long: \w")
+SHIPPED = sorted([*FILES, *PROJECT_ROOT.glob("*.py")])
+
+
+def too_long(path, source):
+    """What is longer than it should be without a comment ``# long: why`` in its first line."""
+    lines = source.splitlines()
+    kind = "script" if path.parent == PROJECT_ROOT else "file"
+    if len(lines) > MOST_LINES[kind] and not REASON.search("\n".join(lines[:12])):
+        yield f"{path.name}: {len(lines)} lines"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            told = ast.get_docstring(node, clean=False)
+            length = node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if told else 0)
+            if length > MOST_LINES["function"] and not REASON.search(lines[node.lineno - 1]):
+                yield f"{path.name}: {node.name} has {length} lines beside its docstring"
+
+
+def test_files_and_functions_are_short_or_say_why_not():
+    found = [text for path in SHIPPED for text in too_long(path, path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_a_long_function_is_seen_and_a_reason_is_heard():
+    body = "    x = 1\n" * 51
+    assert list(too_long(PROJECT_ROOT / "a.py", f"def f():\n{body}")) == [
+        "a.py: f has 52 lines beside its docstring"
+    ]
+    assert not list(too_long(PROJECT_ROOT / "a.py", f"def f():  # long: a table of flags\n{body}"))
+    assert not list(too_long(PROJECT_ROOT / "a.py", f'def f():\n    """{body}"""\n    return 1\n'))
+    assert list(too_long(PROJECT_ROOT / "a.py", "x = 1\n" * 251)) == ["a.py: 251 lines"]
+    assert not list(too_long(PROJECT_ROOT / "utils" / "a.py", "x = 1\n" * 251))
