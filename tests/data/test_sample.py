@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import dataset_args
 from PIL import Image
 from scipy.stats import spearmanr
 from skimage import data as photographs
 
 from utils.core.errors import UserError
 from utils.data import sample
+from utils.data.dataset import load_dataset
+from utils.data.splits import make_splits
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMCAT_COLUMNS = [
@@ -62,7 +65,7 @@ def test_the_header_counts_the_photographs_right() -> None:
 
 def test_layout_and_columns_are_memcats(built: Path) -> None:
     rows = read_rows(built)
-    assert list(rows[0]) == ["", *MEMCAT_COLUMNS]
+    assert list(rows[0]) == ["", *MEMCAT_COLUMNS, "group"]
     assert [row[""] for row in rows] == [str(number) for number in range(1, 41)]
     assert Counter(row["category"] for row in rows) == dict.fromkeys(sample.CATEGORIES, 8)
     on_disk = {path for path in (built / "MemCat_images").rglob("*") if path.is_file()}
@@ -72,8 +75,20 @@ def test_layout_and_columns_are_memcats(built: Path) -> None:
 
 
 def test_real_table_has_the_same_header(built: Path, real_memcat_table: Path) -> None:
-    header = real_memcat_table.open(encoding="utf-8").readline()
-    assert (built / "MemCat_data" / "memcat_image_data.csv").open(encoding="utf-8").readline() == header
+    header = real_memcat_table.open(encoding="utf-8").readline().rstrip("\n")
+    with (built / "MemCat_data" / "memcat_image_data.csv").open(encoding="utf-8") as file:
+        assert file.readline().rstrip("\n") == f'{header},"group"'
+
+
+def test_crops_of_one_photograph_are_one_group_and_never_divided(built: Path, tmp_path: Path) -> None:
+    crops = json.loads((built / "sample.json").read_text())["crops"]
+    rows = read_rows(built)
+    assert all(Path(crops[row["image_file"]]["photograph"]).stem == row["group"] for row in rows)
+    dataset = load_dataset(dataset_args(built, tmp_path))
+    for seed in range(5):
+        splits = make_splits(dataset.table, seed)
+        assert splits.groupby(dataset.table["group"]).nunique().max() == 1
+        assert splits.value_counts()["test"] >= 10  # the fewest that correlations are computed for
 
 
 def test_sizes_in_the_table_are_those_of_the_files(built: Path) -> None:

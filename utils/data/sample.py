@@ -2,8 +2,9 @@
 
 Read: nine photographs inside the installed scikit-image and scikit-learn packages (nothing is downloaded).
 Done: windows of them are cut out, mirrored, reduced and given planted memorability scores.
-Written: a folder with MemCat's own layout and MemCat's own table columns, and ``sample.json``, which records
-the recipe, the seed, and for every image the photograph and the window it came from.
+Written: a folder with MemCat's own layout and MemCat's own table columns (and one more, ``group``: the photograph an image
+was cut from, so that its crops stay on one side of every split), and ``sample.json``, which records the recipe, the seed,
+and for every image the photograph and the window it came from.
 
 The pictures are real, the scores are not: a stated function of the picture (see `planted_rates`) sets each
 image's hit and false-alarm rate, and binomial draws make hits and false alarms of it. No person was asked.
@@ -33,7 +34,7 @@ from utils.core.files import file_sha256
 from utils.core.log import log
 
 SAMPLE_VERSION = (
-    1  # raise it whenever a change of the recipe changes a byte: samples of other versions are rebuilt
+    2  # raise it whenever a change of the recipe changes a byte: samples of other versions are rebuilt
 )
 SAMPLE_SIZE = 40
 CATEGORIES = ("animal", "food", "landscape", "sports", "vehicle")
@@ -52,6 +53,7 @@ COLUMNS = (
     "n_resp",
     "memorability_wo_fa_correction",
     "memorability_w_fa_correction",
+    "group",  # not MemCat's: the photograph that an image is a crop of
 )
 IMAGE_FOLDER = Path("MemCat_images", "MemCat")
 TABLE_FILE = Path("MemCat_data", "memcat_image_data.csv")
@@ -298,6 +300,7 @@ def _write_crop(
         "source": source.package,
         "searched_label": source.subcategory,
         "resize_factor": round(factor, 6),
+        "group": Path(source.file).stem,
         "crop": {"photograph": source.file, "box_px": list(window), "mirrored": mirrored},
     }
     return row, (measure_detail(pixels), measure_colourfulness(pixels))
