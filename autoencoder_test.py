@@ -2,8 +2,9 @@
 
 Reads the images and the checkpoints that stage 1 wrote (all in the output folder, or those of --model-names).
 Runs each image through each network once and computes all losses from that one reconstruction; larger always
-means reconstructed worse. Writes test_loss_<model>.csv and reconstructions_<model>.png (best, median and worst
-images by --figure-loss). Resumes after a kill; several processes share the work under torchrun.
+means reconstructed worse. Writes test_loss_<model>.csv, reconstructions_<model>.png (best, median and worst images
+by --figure-loss) and rivals.csv (what each picture's detail says without a network). Resumes after a kill; several
+processes share the work under torchrun.
 """
 
 import argparse
@@ -44,13 +45,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Compute the losses of every chosen checkpoint."""
+    from functools import partial
+
     from models.autoencoder import check_image_size
-    from models.checkpoints import find_models
+    from models.checkpoints import find_models, load_autoencoder
     from utils.core.device import full_float32, keep_freed_memory
     from utils.core.processes import is_main_rank
     from utils.core.run import Run
     from utils.data.dataset import load_dataset
+    from utils.pretraining.rival import fit_rival
     from utils.reconstruction import testing_stage as stage
+    from utils.reconstruction.rivals import write_rivals
 
     check_image_size(args.image_size)
     stage.check_loss_flags(args)
@@ -65,6 +70,8 @@ def main(args: argparse.Namespace) -> None:
         for path in models:
             with run.one_model():
                 skipped += stage.losses_of_model(args, run, dataset, path)
+        code_width = load_autoencoder(models[0])[0].widths[-1]
+        skipped += write_rivals(run, dataset, partial(fit_rival, channels=code_width), code_width)
         if is_main_rank():
             run.report_skipped(skipped)
         run.count(images=len(dataset.table), models=len(models))

@@ -139,8 +139,8 @@ def number(value: float, digits: int = 2) -> str:
 
 def with_interval(row: Any, digits: int = 2, value: str = "rho") -> str:
     """Write an estimate with its 95 % interval."""
-    if math.isnan(row[value]):
-        return "-"
+    if math.isnan(row[value]) or math.isnan(row["ci_low"]):
+        return number(row[value], digits)
     ends = f"[{number(row['ci_low'], digits)}, {number(row['ci_high'], digits)}]"
     return f"{number(row[value], digits)} {ends}"
 

@@ -3,13 +3,23 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import make_picture
+from conftest import dataset_args, make_picture
+from in_process import run_here
 from PIL import Image
+from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 
-from utils.data.images import preprocess
-from utils.reconstruction.rivals import RIVALS, measure_rivals, pca_errors, to_bytes
+from models.autoencoder import build_autoencoder
+from models.checkpoints import save_autoencoder
+from utils.core.names import RIVALS
+from utils.core.tables import output_file, read_table
+from utils.data.dataset import load_dataset
+from utils.data.images import load_pixels, preprocess
+from utils.data.splits import load_splits
+from utils.reconstruction.figures import draw_forest
+from utils.reconstruction.rivals import measure_rivals, pca_errors, to_bytes
 
 
 def plain(colour, side=32):
@@ -82,3 +92,85 @@ def test_pca_error_is_what_the_components_leave_out():
 def test_bytes_are_those_that_preprocessing_divided():
     image = make_picture(1, 32, 32)
     assert np.array_equal(to_bytes(preprocess(image, 32)).transpose(1, 2, 0), np.asarray(image))
+
+
+# ---------------------------------------------------------------------------------------- through the stages
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory, mini_memcat):
+    """Stage 2 of a thin network on the miniature MemCat."""
+    out = tmp_path_factory.mktemp("rivals")
+    network = build_autoencoder("vgg11", seed=0, width=0.0625)
+    save_autoencoder(out / "net.pth", network, image_size=32, caveats=[])
+    flags = [
+        "--data-dir",
+        mini_memcat,
+        "--output-path",
+        out,
+        "--image-size",
+        32,
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+    ]
+    done = run_here("autoencoder_test.py", *flags, "--losses", "mse", "mae")
+    assert done.returncode == 0, done.stderr
+    return out, flags
+
+
+def test_stage_2_writes_the_rivals_of_every_picture(tested, mini_memcat):
+    out, _ = tested
+    table = read_table(output_file(out, "rivals"), "rivals")
+    dataset = load_dataset(dataset_args(mini_memcat, out))
+    assert list(table["image_id"]) == list(dataset.table["image_id"])
+    pixels = np.stack([load_pixels(path, 32) for path in dataset.table["path"]])
+    for name in ("jpeg_bytes", "pixel_variance", "edge_energy"):
+        np.testing.assert_allclose(table[name], [measure_rivals(one)[name] for one in pixels], rtol=1e-6)
+    training = load_splits(dataset, out, 0)["split"].to_numpy() == "train"
+    reference = PCA(int(training.sum()) - 1).fit(pixels[training].reshape(training.sum(), -1))
+    again = reference.inverse_transform(reference.transform(pixels.reshape(len(pixels), -1)))
+    wanted = ((again.clip(0, 1) - pixels.reshape(len(pixels), -1)) ** 2).mean(axis=1)
+    # Fitted to the training pictures alone: those it reconstructs, the others it does not.
+    np.testing.assert_allclose(table["pca_error"], wanted, atol=1e-3)
+    assert table["pca_error"][training].max() < 1e-4 < table["pca_error"][~training].min()
+
+
+def test_the_forest_has_the_rivals_under_every_network_and_no_panel_of_their_own():
+    rows = [("a", "mse"), ("b", "mse"), ("rivals", "jpeg_bytes"), ("rivals", "pca_error")]
+    table = pd.DataFrame(rows, columns=["model", "measure"])
+    names = ("rho", "ci_low", "ci_high", "ceiling", "n")
+    names += tuple(f"{name}_within_category" for name in ("rho", "ci_low", "ci_high"))
+    figure = draw_forest(table.assign(**dict.fromkeys(names, 0.5)))
+    panels = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title().splitlines()[0] for axis in panels] == ["a", "b"]
+    labels = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert labels == ["mse", "rival: jpeg_bytes", "rival: pca_error"]
+    assert not any("not computed" in text.get_text() for axis in panels for text in axis.texts)
+    alone = draw_forest(table[2:].assign(**dict.fromkeys(names, 0.5)))
+    assert alone.axes[0].get_title().startswith("rivals")
+
+
+def test_stage_3_sets_them_beside_the_losses(tested):
+    out, flags = tested
+    flags = flags[:4]
+    done = run_here("autoencoder_evaluation.py", *flags, "--resamples", 20)
+    assert done.returncode == 0, done.stderr
+    table = read_table(output_file(out, "loss_correlations"), "loss_correlations")
+    assert list(zip(table["model"], table["measure"], strict=True)) == [
+        ("net", "mse"),
+        ("net", "mae"),
+        *(("rivals", name) for name in RIVALS),
+    ]
+    scores = read_table(output_file(out, "test_loss", "net"), "test_loss")["memorability"]
+    bytes_ = read_table(output_file(out, "rivals"), "rivals")["jpeg_bytes"]
+    got = table.set_index("measure").at["jpeg_bytes", "rho"]
+    assert got == pytest.approx(spearmanr(bytes_, scores).statistic)
+    pairs = read_table(output_file(out, "loss_comparisons"), "loss_comparisons")
+    kinds = pairs["comparison"].value_counts().to_dict()
+    assert kinds == {"rivals": 2 * len(RIVALS), "losses": 1}
+    assert not ((pairs["model_a"] == "rivals") & (pairs["model_b"] == "rivals")).any()
+    done = run_here("autoencoder_evaluation.py", *flags, "--resamples", 20, "--loss-columns", "mse")
+    assert done.returncode == 0, done.stderr
+    assert len(read_table(output_file(out, "loss_correlations"), "loss_correlations")) == 1

@@ -10,6 +10,8 @@ RECIPES = ("corrected", "released")  # the paper's text, or the authors' scripts
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "val", "test")
 LOSSES = ("mse", "mae", "ssim", "ms-ssim", "lpips-vgg", "lpips-alex", "lpips-sq", "style")
 STORED_LOSSES = ("1-lpips-vgg", "1-lpips-alex", "1-lpips-sq")  # as the authors' test script stores them
+RIVALS = ("jpeg_bytes", "pixel_variance", "edge_energy", "pca_error")  # of a reconstruction error: no network
+RIVAL_MODEL = "rivals"  # stands where the name of a network stands in tables of correlations
 SPLIT_BY = ("image", "subcategory", "group", "source")
 CLUSTERS = ("subcategory", "group", "none")  # what is resampled as a whole
 HEADLINE_LOSS = "lpips-sq"  # the loss of the fine-tuning, chosen before looking, not the best one

@@ -10,6 +10,7 @@ import pandas as pd
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
 from utils.core.log import log
+from utils.core.names import RIVAL_MODEL
 from utils.core.run import Run
 from utils.core.tables import models_with
 from utils.reconstruction.figures import draw_forest, draw_reliability, draw_scatter
@@ -96,14 +97,23 @@ def named(table: pd.DataFrame, losses: LossTable) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def compared_as(model_a: str, loss_a: str, model_b: str, loss_b: str) -> str:
+    """Say as what two measures are compared; empty where they are not."""
+    rivals = [model_a, model_b].count(RIVAL_MODEL)
+    if rivals:
+        return "rivals" if rivals == 1 else ""
+    return "losses" if model_a == model_b else "models" if loss_a == loss_b else ""
+
+
 def loss_comparisons(losses: LossTable, args: Namespace) -> pd.DataFrame:
     """Return `loss_comparisons.csv`: losses of one model, and models by one loss."""
     pairs, kinds = [], []
     for first, second in itertools.combinations(losses.measures, 2):
         (model_a, loss_a), (model_b, loss_b) = losses.measures[first], losses.measures[second]
-        if model_a == model_b or loss_a == loss_b:
+        kind = compared_as(model_a, loss_a, model_b, loss_b)
+        if kind:
             pairs.append((first, second))
-            kinds.append("losses" if model_a == model_b else "models")
+            kinds.append(kind)
     table = paired_difference(losses.frame, pairs, resamples=args.resamples, seed=args.seed)
     for side in ("a", "b"):
         owners = [losses.measures[column] for column in table[f"measure_{side}"]]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.core.figures import NEUTRAL, PALETTE, category_colours, new_figure, shorten
+from utils.core.names import RIVAL_MODEL
 from utils.statistics.noise_ceiling import one_split, score_reliability
 from utils.statistics.rank_correlation import spearman
 
@@ -22,7 +23,7 @@ MEMORABILITY_LABEL = "memorability score"
 
 
 def draw_forest(correlations: pd.DataFrame) -> Figure:
-    """Draw rho with its interval per loss, overall beside within category; a panel per model.
+    """Draw rho with its interval per loss, overall beside within category; a panel per model, the rivals in each.
 
     Args:
         correlations: rows of `loss_correlations.csv`.
@@ -30,6 +31,7 @@ def draw_forest(correlations: pd.DataFrame) -> Figure:
     Returns:
         The figure; undefined correlations are named as such.
     """
+    correlations = _rivals_in_every_panel(correlations)
     models = list(dict.fromkeys(correlations["model"]))
     measures = list(dict.fromkeys(correlations["measure"]))
     columns = min(len(models), 3)
@@ -59,6 +61,16 @@ def draw_forest(correlations: pd.DataFrame) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
+
+
+def _rivals_in_every_panel(correlations: pd.DataFrame) -> pd.DataFrame:
+    """Repeat the rows of the rivals, which know no network, under each network, named as what they are."""
+    of_rivals = correlations["model"] == RIVAL_MODEL
+    networks, rivals = correlations[~of_rivals], correlations[of_rivals]
+    if rivals.empty or networks.empty:
+        return correlations
+    rivals = rivals.assign(measure="rival: " + rivals["measure"])
+    return pd.concat([networks, *(rivals.assign(model=model) for model in networks["model"].unique())])
 
 
 def _forest_panel(axis: Axes, table: pd.DataFrame) -> None:

@@ -18,7 +18,15 @@ import pandas as pd
 from utils.core.errors import UserError
 from utils.core.files import read_json
 from utils.core.log import log
-from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES, SAMPLE_CAVEAT, STORED_LOSSES
+from utils.core.names import (
+    CAVEAT_COLUMN,
+    DEFAULT_SCORE_COLUMN,
+    LOSSES,
+    RIVAL_MODEL,
+    RIVALS,
+    SAMPLE_CAVEAT,
+    STORED_LOSSES,
+)
 from utils.core.run import Run
 from utils.core.tables import models_with, output_file
 from utils.data.dataset import find_table, limit_rows
@@ -57,7 +65,7 @@ class LossTable:
 
     @property
     def models(self) -> list[str]:
-        """The models, in the order to report."""
+        """The models, in the order to report; the rivals that know no network, where measured, are the last."""
         return list(dict.fromkeys(model for model, _ in self.measures.values()))
 
     def columns_of(self, model: str) -> dict[str, str]:
@@ -90,6 +98,11 @@ def read_study_losses(run: Run, args: Namespace) -> LossTable:
         names = {loss: f"{model}: {loss}" for loss in wanted if loss in found[model]}
         measures |= {column: (model, loss) for loss, column in names.items()}
         parts.append(frame.set_index("image_id")[list(names)].rename(columns=names))
+    if args.loss_columns is None and output_file(run.output_path, "rivals").exists():
+        names = {rival: f"{RIVAL_MODEL}: {rival}" for rival in RIVALS}
+        measures |= {column: (RIVAL_MODEL, rival) for rival, column in names.items()}
+        rivals = run.read_table("rivals").set_index("image_id")[list(RIVALS)]
+        parts.append(rivals.rename(columns=names))
     losses = pd.concat(parts, axis=1, sort=True).rename_axis("image_id").reset_index()
     recorded = _recorded_scores(run, frames)
     source = _score_source(args, run.output_path)

@@ -43,7 +43,7 @@ TABLES: dict[str, Table] = {
         "loss_correlations.csv",
         "python autoencoder_evaluation.py",
         "Correlation of each model's losses with memorability (positive: what is reconstructed worse is remembered better). "
-        "With --table, model is the name of that file.",
+        "With --table, model is the name of that file. Rows of the model 'rivals' are measures that know no network (rivals.csv).",
         (
             MODEL,
             _LOSS_MEASURE,
@@ -68,9 +68,12 @@ TABLES: dict[str, Table] = {
         "loss_comparisons.csv",
         "python autoencoder_evaluation.py",
         "Differences between two correlations with memorability, from the same resamples of the same images: between the "
-        "losses of a model, and between models by the same loss.",
+        "losses of a model, between models by the same loss, and between each loss and the rivals that know no network.",
         (
-            text("comparison", "losses (of one model) or models (by one loss)"),
+            text(
+                "comparison",
+                "losses (of one model), models (by one loss), or rivals (a loss and a measure of rivals.csv)",
+            ),
             text("model_a", "model of the first correlation"),
             text("measure_a", "its loss"),
             text("model_b", "model of the second correlation"),

@@ -49,4 +49,21 @@ TABLES: dict[str, Table] = {
         (*SCORED_IMAGE, *_loss_columns()),
         optional=(*LOSSES, *STORED_LOSSES),
     ),
+    "rivals": Table(
+        "rivals.csv",
+        "python autoencoder_test.py",
+        "What each picture's detail says without a network, from the pixels that the networks see; larger: harder to "
+        "reconstruct. pca_error is an honest test on pictures outside the training split alone, to which it was fitted.",
+        (
+            IMAGE_ID,
+            real("jpeg_bytes", "size as a JPEG of quality 75", "bytes"),
+            real("pixel_variance", "mean squared distance of the pixels to the picture's own mean colour"),
+            real("edge_energy", "mean squared Sobel gradient of the luma", "per pixel step"),
+            real("pca_error", "mean squared error of a linear code of 32 px blocks (principal components)"),
+            integer(
+                "pca_components", "numbers per block of that code: as many as the first model's code has"
+            ),
+            integer("image_size", "side of the square the pixels were taken at", "px"),
+        ),
+    ),
 }
