@@ -304,8 +304,18 @@ def test_demo_is_a_default_that_yields() -> None:
     args = run_pipeline.get_parser(demo=True).parse_args(
         ["--demo", "--weights", "pretrained", "--ig-steps", "50"]
     )
-    assert (args.sample, args.output_path, args.pretrained) == (True, Path("demo_output"), "none")
+    assert (args.sample, args.output_path, args.pretrained) == (True, Path("demo_output"), "builtin")
     assert (args.weights, args.ig_steps) == ("pretrained", 50)
+
+
+def test_the_demo_has_no_random_network_in_it_and_its_help_can_be_typed() -> None:
+    demo = vars(run_pipeline.get_parser(demo=True).parse_args(["--demo"]))
+    assert "random" not in (demo["weights"], demo["pretrained"])
+    text = run_pipeline._demo_text()
+    typed = vars(run_pipeline.get_parser().parse_args(shlex.split(text)))
+    assert {name: typed[name] for name in run_pipeline.DEMO} == {
+        name: demo[name] for name in run_pipeline.DEMO
+    }
 
 
 def test_importing_the_pipeline_is_light() -> None:

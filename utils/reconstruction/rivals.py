@@ -85,7 +85,6 @@ def to_bytes(pixels: np.ndarray) -> np.ndarray:
 
 
 def _jpeg_bytes(pixels: np.ndarray) -> int:
-
     stream = io.BytesIO()
     Image.fromarray(pixels.transpose(1, 2, 0)).save(stream, "JPEG", quality=JPEG_QUALITY)
     return stream.tell()
