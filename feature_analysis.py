@@ -1,4 +1,4 @@
-"""What memorable images look like: colour, texture, structure and scene of each image, against memorability.
+"""What memorable images look like: colour, texture, structure, composition, faces and scene, against memorability.
 
 Reads: images and scores; to evaluate, also the attribution table (ig_<model>.csv), reconstruction errors
 and distinctiveness, where there are any. Done: features of each image, from its file at its own size; their
@@ -24,7 +24,17 @@ def get_parser() -> argparse.ArgumentParser:
         "--evaluate-features", action="store_true", help="correlate them and predict memorability"
     )
     what.add_argument(
-        "--features", nargs="+", choices=ALL_GROUPS, help="groups of features to compute (default: all four)"
+        "--features",
+        nargs="+",
+        choices=ALL_GROUPS,
+        help="groups of features to compute (default: all but faces)",
+    )
+    what.add_argument(
+        "--recipe",
+        choices=("corrected", "released"),
+        default="corrected",
+        help="released: also what the authors' script computes (columns released_...: from the 224 px crop, one "
+        "direction of the GLCM, clutter as Sobel entropy, objects without a threshold), to be compared with ours",
     )
     how = parser.add_argument_group("evaluation")
     how.add_argument("--resamples", type=positive_int, default=1000, help="bootstrap resamples of the images")

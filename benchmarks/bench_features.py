@@ -1,12 +1,13 @@
 """Time the image features: per image and core, over processes, and of the two networks behind the scene features.
 
 Everything in one run, on JPEG files of the asked size made from photographs that ship with scikit-image.
-(1) Colour, texture and structure together, decode included, in this process with one thread, alternating with
+(1) All groups that need pixels only together, decode included, in this process with one thread, alternating with
 the decode alone and with each group alone; (2) the same work on 1, 2, ... N worker processes, alternating:
 efficiency is the rate over N times the rate of one process; also through the stage's own job (resumable shards
 and all); (3) detector and segmenter, heavy or light, on the asked device with random weights (times do not
 depend on them, but for the boxes a trained detector has left to sort), and what 10,000 images would take.
-Writes benchmarks/results/features_<hardware>.json and features_networks_<hardware>.json.
+--parts core is (1) alone. Writes benchmarks/results/features_<hardware>.json, features_one_core_<hardware>.json and
+features_networks_<hardware>.json.
 """
 
 import argparse
@@ -35,7 +36,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--rounds", type=int, default=5, help="alternating rounds; the best of each is reported"
     )
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="1 must be among them")
-    parser.add_argument("--parts", nargs="+", choices=("cores", "networks"), default=["cores", "networks"])
+    parser.add_argument(
+        "--parts", nargs="+", choices=("core", "cores", "networks"), default=["cores", "networks"]
+    )
     parser.add_argument("--networks", nargs="*", choices=("light", "heavy"), default=["light", "heavy"])
     parser.add_argument("--network-images", type=int, default=4, help="images per timing of the networks")
     parser.add_argument("--batch-size", type=int, default=2, help="images of equal size that share a pass")
@@ -64,20 +67,20 @@ def write_photographs(folder: Path, count: int, width: int, height: int) -> list
     return paths
 
 
-def alternate(jobs: dict, rounds: int) -> dict[str, float]:
+def alternate(jobs: dict, rounds: int, clock=time.perf_counter) -> dict[str, float]:
     """Best seconds of each job over alternating rounds, after a warm-up of all: other work only ever adds."""
     times = {name: [] for name in jobs}
     for number in range(rounds + 1):
         for name, job in jobs.items():
-            start = time.perf_counter()
+            start = clock()
             job()
             if number:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: min(values) for name, values in times.items()}
 
 
 def time_one_core(paths: list[str], rounds: int) -> dict[str, float]:
-    """Milliseconds per image in this process, one thread."""
+    """Milliseconds of processor time per image in this process, one thread."""
     from utils.core.feature_names import GROUPS
     from utils.core.shards import prepare_worker
     from utils.data.pixels import read_pixels
@@ -90,7 +93,10 @@ def time_one_core(paths: list[str], rounds: int) -> dict[str, float]:
         **{name: partial(_features_of, image_features, pixels, (name,)) for name in GROUPS},
         "all_with_decode": lambda: [file_features(path) for path in paths],
     }
-    return {name: seconds / len(paths) * 1e3 for name, seconds in alternate(jobs, rounds).items()}
+    return {
+        name: seconds / len(paths) * 1e3
+        for name, seconds in alternate(jobs, rounds, time.process_time).items()
+    }
 
 
 def _features_of(function, pixels, groups) -> None:
@@ -198,6 +204,9 @@ def main(args: argparse.Namespace) -> None:
         folder = Path(name)
         paths = write_photographs(folder, args.images, args.width, args.height)
         settings = {key: value for key, value in vars(args).items() if key != "output"}
+        if "core" in args.parts:
+            figures = {"settings": settings, "one_core_ms_per_image": time_one_core(paths, args.rounds)}
+            record("features_one_core", figures, path=args.output)
         if "cores" in args.parts:
             figures = {
                 "settings": settings,

@@ -15,6 +15,7 @@ import feature_analysis
 from utils.core.cli import run_script
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
+from utils.core.feature_names import RELEASED_FEATURES
 from utils.core.tables import read_table, write_table
 from utils.data.dataset import find_image_root
 from utils.features import evaluation as feature_evaluation
@@ -70,6 +71,21 @@ def table(folder, name, model=None):
 # ---- the stage, from end to end
 
 
+def test_released_features_stand_beside_ours_and_leave_them_and_the_model_alone(memcat24, tmp_path):
+    arguments = ("--features", "structure", "scene", *LIGHT, *QUICKLY)
+    run_on(memcat24, tmp_path / "ours", *arguments)
+    run_on(memcat24, tmp_path / "both", *arguments, "--recipe", "released")
+    ours, both = (table(tmp_path / name, "image_features") for name in ("ours", "both"))
+    theirs = [feature.name for feature in RELEASED_FEATURES]
+    assert [name for name in both if name not in ours] == theirs
+    assert both[list(ours)].equals(ours)
+    correlations = table(tmp_path / "both", "feature_correlations")
+    assert set(theirs) <= set(correlations["feature"])
+    assert not set(theirs) & set(table(tmp_path / "both", "feature_importance")["feature"])
+    models = [table(tmp_path / name, "feature_model") for name in ("ours", "both")]
+    assert models[0].equals(models[1])
+
+
 def test_whole_stage_with_light_networks_then_again(memcat24, tmp_path):
     """Both halves, in processes of their own; then again, and with another threshold, without a network."""
     arguments = (
@@ -90,6 +106,7 @@ def test_whole_stage_with_light_networks_then_again(memcat24, tmp_path):
     frames = {name: table(tmp_path, name) for name in names}
     assert len(frames["image_features"]) == 12
     every = [column.name for column in TABLES["image_features"].columns]
+    every = [name for name in every if not name.startswith("released_") and name != "face_count"]
     assert list(frames["image_features"].columns) == [*every, "caveat"]
     for name, frame in frames.items():
         assert frame["caveat"].eq("random weights: detector and segmenter").all(), name
@@ -115,7 +132,7 @@ def test_whole_stage_with_light_networks_then_again(memcat24, tmp_path):
     again = run_script_process("feature_analysis.py", *arguments, "--min-score", 0.3)
     assert again.returncode == 0, again.stderr
     assert "Objects and segments of 12 images are up to date" in again.stderr
-    assert "features_colour_texture_structure: up to date" in again.stderr
+    assert "features_colour_texture_structure_composition: up to date" in again.stderr
     for name, content in before.items():
         assert (tmp_path / name).read_bytes() == content, name
 
@@ -127,7 +144,7 @@ def test_values_are_those_of_the_module_and_joined_by_id(memcat24, calculated):
     root = find_image_root(memcat24, ids.tolist())
     for image_id, score in list(zip(ids, scores["memorability_w_fa_correction"], strict=True))[::5]:
         assert frame.loc[image_id, "memorability"] == pytest.approx(score)
-        for name, value in image_features.file_features(root / image_id).items():
+        for name, value in image_features.file_features(root / image_id, PIXEL_GROUPS[1:]).items():
             np.testing.assert_allclose(frame.loc[image_id, name], value, rtol=1e-8, atol=1e-8, err_msg=name)
 
 

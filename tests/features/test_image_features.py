@@ -8,9 +8,11 @@ from skimage import color, data
 from skimage.feature import graycomatrix, graycoprops
 from skimage.measure import shannon_entropy
 
+from utils.core.feature_names import FEATURES
 from utils.features import image as features
+from utils.features import texture
 
-NAMES = [feature.name for feature in features.FEATURES]
+NAMES = [feature.name for feature in FEATURES]
 
 
 def plain(colour, height=24, width=36):
@@ -32,13 +34,14 @@ def test_every_declared_feature_is_computed_in_order(photograph):
 
 @pytest.mark.parametrize("group", features.GROUPS)
 def test_groups_select_their_own_columns(photograph, group):
-    expected = [feature.name for feature in features.FEATURES if feature.group == group]
+    expected = [feature.name for feature in FEATURES if feature.group == group]
     assert list(features.image_features(photograph, [group])) == expected
 
 
 def test_unknown_group_is_named(photograph):
     with pytest.raises(
-        ValueError, match="unknown feature group smell; choose from colour, texture, structure"
+        ValueError,
+        match="unknown feature group smell; choose from colour, texture, structure, composition, faces, released",
     ):
         features.image_features(photograph, ["smell"])
 
@@ -104,7 +107,7 @@ def test_black_grey_and_white_lightness():
 
 def test_grey_picture_has_no_hue_but_everything_else():
     found = features.image_features(
-        np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(9, 0)
+        np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(96, 0)
     )
     missing = {name for name, value in found.items() if np.isnan(value)}
     assert missing == {"hsv_hue_mean", "hsv_hue_std"}
@@ -233,30 +236,30 @@ def test_two_tone_picture_has_one_bit():
 
 def test_grey_entropy_agrees_with_skimage(photograph):
     grey = features.to_grey(photograph)
-    assert features.texture_features(grey)["grey_entropy"] == pytest.approx(shannon_entropy(grey))
+    assert texture.texture_features(grey)["grey_entropy"] == pytest.approx(shannon_entropy(grey))
 
 
 def test_checkerboard_by_hand():
     """Cells of 1 px, black and white: straight neighbours always differ, diagonal ones never do."""
     grey = (np.indices((8, 8)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    straight = features.glcm_properties(features.glcm(grey, (0, 1)))
-    diagonal = features.glcm_properties(features.glcm(grey, (-1, 1)))
+    straight = texture.glcm_properties(texture.glcm(grey, (0, 1)))
+    diagonal = texture.glcm_properties(texture.glcm(grey, (-1, 1)))
     assert straight == pytest.approx((255**2, np.sqrt(0.5), 1 / (1 + 255**2), -1))
     # 7 x 7 diagonal pairs: 25 of one colour and 24 of the other.
     assert diagonal == pytest.approx((0, np.hypot(25, 24) / 49, 1, 1))
     expected = (np.array(straight) + np.array(diagonal)) / 2  # two straight and two diagonal directions
-    found = features.texture_features(grey)
+    found = texture.texture_features(grey)
     assert [found[name] for name in NAMES if name.startswith("glcm")] == pytest.approx(expected, rel=1e-6)
 
 
 def test_horizontal_gradient_by_hand():
     """Level = column: horizontal neighbours differ by 1, vertical ones not at all."""
     grey = np.tile(np.arange(16, dtype=np.uint8), (6, 1))
-    contrast, energy, homogeneity, correlation = features.glcm_properties(features.glcm(grey, (0, 1)))
+    contrast, energy, homogeneity, correlation = texture.glcm_properties(texture.glcm(grey, (0, 1)))
     assert (contrast, homogeneity) == (pytest.approx(1), pytest.approx(0.5))
     assert energy == pytest.approx(np.sqrt(30 * (1 / 30) ** 2))  # 15 steps up and 15 down, all alike
     assert 0.9 < correlation < 1
-    contrast, energy, homogeneity, correlation = features.glcm_properties(features.glcm(grey, (-1, 0)))
+    contrast, energy, homogeneity, correlation = texture.glcm_properties(texture.glcm(grey, (-1, 0)))
     assert (contrast, homogeneity, correlation) == (0, pytest.approx(1), pytest.approx(1))
     assert energy == pytest.approx(0.25)  # 16 cells of 1/16
 
@@ -266,9 +269,9 @@ def test_glcm_agrees_with_skimage_in_every_direction(photograph):
     angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
     theirs = graycomatrix(grey, [1], angles, 256, symmetric=True, normed=True)
     # Their rows count downwards, so their 45 degrees is our 135: the same four directions.
-    for offset, index in zip(features.GLCM_OFFSETS, (0, 3, 2, 1), strict=True):
-        np.testing.assert_allclose(features.glcm(grey, offset), theirs[:, :, 0, index], atol=1e-15)
-    found = features.texture_features(grey)
+    for offset, index in zip(texture.GLCM_OFFSETS, (0, 3, 2, 1), strict=True):
+        np.testing.assert_allclose(texture.glcm(grey, offset), theirs[:, :, 0, index], atol=1e-15)
+    found = texture.texture_features(grey)
     for name in ("contrast", "energy", "homogeneity", "correlation"):
         assert found[f"glcm_{name}"] == pytest.approx(graycoprops(theirs, name).mean(), rel=1e-9)
 

@@ -10,10 +10,11 @@ import pandas as pd
 from utils.core.contract import TABLES
 from utils.core.declarations.columns import MEMORABILITY
 from utils.core.errors import UserError
+from utils.core.feature_names import ALL_FEATURES
 from utils.core.log import log
 from utils.core.names import DEFAULT_SCORE_COLUMN, LOSSES
 from utils.core.tables import models_with, output_file
-from utils.features.model import ALL_FEATURES, feature_group, linearise
+from utils.features.model import feature_group, linearise
 from utils.statistics.correlation_tables import correlation_rows, false_discovery_q
 
 if TYPE_CHECKING:

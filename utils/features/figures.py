@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from utils.core.feature_names import ALL_GROUPS, RELEASED
 from utils.core.figures import DIVERGING, NEUTRAL, PALETTE, new_figure, shorten
 from utils.features.model import CIRCULAR, FROM_FEATURES, LEARNERS, feature_group, linearise
 from utils.statistics.correlation_tables import MIN_IMAGES
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GROUP_COLOURS = dict(zip(("colour", "texture", "structure", "scene"), PALETTE, strict=False))
+GROUP_COLOURS = dict(zip((*ALL_GROUPS, RELEASED), PALETTE, strict=False))
 TOP_IMPORTANCES = 15
 PALE = 0.35
 WITHIN = {"marker": "D", "linestyle": "none", "color": "black", "markerfacecolor": "white", "markersize": 4}
@@ -55,7 +56,7 @@ def draw_correlations(table: pd.DataFrame) -> Figure | None:
     figure.legend(
         handles=_correlation_legend(rows),
         loc="outside upper center",
-        ncols=6,
+        ncols=5,
         fontsize=8.5,
         columnspacing=1.2,
     )

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.core.feature_names import FEATURES, GROUPS
+from utils.core.feature_names import ALL_FEATURES, GROUPS, RELEASED
 from utils.data.pixels import MAX_SIDE_PX, bounded, entropy_bits, read_pixels, to_grey, to_lab
+from utils.features import composition
+from utils.features.released import released_features
+from utils.features.texture import GLCM_LEVELS, GLCM_OFFSETS, texture_features
 
 MIN_SIDE_PX = 3
 """The Sobel and Canny windows; a picture narrower than this has no structure features."""
@@ -31,10 +34,6 @@ LAB_BIN_LIGHTNESS, LAB_BIN_CHROMA = 10.0, 16.0
 
 """Cell of the LAB histogram behind colour diversity. A and B cells are centred on 0, so that the noise of
 nearly grey pixels around 0 does not fall into four cells."""
-
-GLCM_LEVELS = 256
-GLCM_OFFSETS = ((0, 1), (-1, 1), (-1, 0), (-1, -1))
-"""(row, column) steps of the co-occurrence matrix: distance 1 px at 0, 45, 90 and 135 degrees."""
 
 CANNY_LOW, CANNY_HIGH = 100, 200
 
@@ -128,62 +127,6 @@ def colour_features(rgb: np.ndarray) -> dict[str, float]:
     }
 
 
-def glcm(grey: np.ndarray, offset: tuple[int, int], levels: int = GLCM_LEVELS) -> np.ndarray | None:
-    """Grey-level co-occurrence matrix of one offset, symmetric and summing to 1 (Haralick et al. 1973).
-
-    Args:
-        grey: (H, W) integers in 0..levels-1.
-        offset: (rows, columns) from a pixel to its neighbour; rows grow downwards.
-        levels: number of grey levels.
-
-    Returns:
-        (levels, levels) float64, or None where the picture has no such pair of pixels.
-    """
-    height, width = grey.shape
-    rows, columns = offset
-    if abs(rows) >= height or abs(columns) >= width:
-        return None
-    first = grey[max(0, -rows) : height - max(0, rows), max(0, -columns) : width - max(0, columns)]
-    second = grey[max(0, rows) : height + min(0, rows), max(0, columns) : width + min(0, columns)]
-    pairs = first.astype(np.intp) * levels + second
-    counts = np.bincount(pairs.ravel(), minlength=levels * levels).reshape(levels, levels)
-    return (counts + counts.T) / (2 * pairs.size)
-
-
-def glcm_properties(matrix: np.ndarray) -> tuple[float, float, float, float]:
-    """Contrast, energy, homogeneity and correlation of a co-occurrence matrix, as scikit-image defines them.
-
-    Args:
-        matrix: (levels, levels), symmetric, summing to 1.
-
-    Returns:
-        Contrast in squared levels, energy in (0, 1], homogeneity in (0, 1], correlation in [-1, 1]; the
-        correlation of a single grey level is undefined and NaN (scikit-image returns 1).
-    """
-    grid = np.arange(len(matrix), dtype=np.float64)
-    squared = (grid[:, None] - grid[None, :]) ** 2
-    marginal = matrix.sum(axis=1)
-    mean = marginal @ grid
-    variance = marginal @ (grid - mean) ** 2
-    contrast = float((matrix * squared).sum())
-    energy = float(np.sqrt((matrix * matrix).sum()))
-    homogeneity = float((matrix / (1 + squared)).sum())
-    # Symmetric, so E[(i - j)^2] = 2 var - 2 cov, and the covariance needs no second pass over the matrix.
-    correlation = 1 - contrast / (2 * variance) if variance > 1e-12 else np.nan
-    return contrast, energy, homogeneity, float(correlation)
-
-
-def texture_features(grey: np.ndarray) -> dict[str, float]:
-    """Texture features of one picture, (H, W) uint8; names, units and GLCM settings in `FEATURES`."""
-    matrices = [matrix for offset in GLCM_OFFSETS if (matrix := glcm(grey, offset)) is not None]
-    # A single pixel has no neighbours, hence no matrix and no values.
-    properties = [glcm_properties(matrix) for matrix in matrices] or [(np.nan,) * 4]
-    values = np.mean(properties, axis=0)
-    names = ("glcm_contrast", "glcm_energy", "glcm_homogeneity", "glcm_correlation")
-    entropy = entropy_bits(np.bincount(grey.ravel(), minlength=256))
-    return {"grey_entropy": entropy, **dict(zip(names, values.tolist(), strict=True))}
-
-
 def structure_features(grey: np.ndarray) -> dict[str, float]:
     """Edge density (the paper's clutter score) and Sobel entropy of one picture, (H, W) uint8.
 
@@ -210,7 +153,7 @@ def image_features(rgb: np.ndarray, groups: Sequence[str] = GROUPS) -> dict[str,
 
     Args:
         rgb: (H, W, 3) uint8 in RGB order, any size; reduced to `MAX_SIDE_PX` where it is larger.
-        groups: any of `GROUPS`.
+        groups: any of `GROUPS`, and ``released``.
 
     Returns:
         Feature name to value; NaN where undefined.
@@ -218,20 +161,24 @@ def image_features(rgb: np.ndarray, groups: Sequence[str] = GROUPS) -> dict[str,
     Raises:
         ValueError: for an unknown group or pixels of another shape or type.
     """
-    unknown = sorted(set(groups) - set(GROUPS))
+    possible = (*GROUPS, RELEASED)
+    unknown = sorted(set(groups) - set(possible))
     if unknown:
-        raise ValueError(f"unknown feature group {', '.join(unknown)}; choose from {', '.join(GROUPS)}")
+        raise ValueError(f"unknown feature group {', '.join(unknown)}; choose from {', '.join(possible)}")
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
         raise ValueError(f"expected (H, W, 3) uint8 RGB pixels, received {rgb.shape} {rgb.dtype}")
-    rgb = bounded(rgb)
+    whole, rgb = rgb, bounded(rgb)
     grey = to_grey(rgb)
     compute: dict[str, Callable[[], dict[str, float]]] = {
         "colour": lambda: colour_features(rgb),
         "texture": lambda: texture_features(grey),
         "structure": lambda: structure_features(grey),
+        "composition": lambda: composition.composition_features(rgb, grey),
+        "faces": lambda: {"face_count": composition.face_count(rgb)},
+        RELEASED: lambda: released_features(whole),
     }
     found: dict[str, float] = {}
-    for group in GROUPS:
+    for group in possible:
         if group in groups:
             found.update(compute[group]())
     return {name: float(value) for name, value in found.items()}
@@ -251,7 +198,8 @@ def definition() -> dict[str, object]:
         "CANNY_LOW": CANNY_LOW,
         "CANNY_HIGH": CANNY_HIGH,
         "SOBEL_BIN": SOBEL_BIN,
-        "features": [feature.name for feature in FEATURES],
+        "composition": composition.definition(),
+        "features": list(ALL_FEATURES),
     }
 
 

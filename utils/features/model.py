@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.core.feature_names import FEATURES, SCENE_FEATURES
+from utils.core.feature_names import ALL_FEATURES, RELEASED
 from utils.core.log import log
 from utils.statistics.correlation_tables import correlation_rows, paired_difference, spearman
 
-ALL_FEATURES = {feature.name: feature for feature in (*FEATURES, *SCENE_FEATURES)}
 CIRCULAR = ("hsv_hue_mean",)
 LEARNERS = ("gradient boosting", "ridge")
 FROM_FEATURES, FROM_ERROR, FROM_BOTH = "image features", "error and distinctiveness", "both"
@@ -70,10 +69,13 @@ def feature_group(name: str) -> str:
 def predictor_columns(frame: pd.DataFrame) -> dict[str, list[str]]:
     """The columns by which each feature of a linearised frame enters a model.
 
-    Features that are the same in all images, or missing in all, are left out.
+    Features that are the same in all images, or missing in all, are left out, as are those of the released recipe,
+    which repeat ours.
     """
     columns = {}
-    for name in ALL_FEATURES:
+    for name, feature in ALL_FEATURES.items():
+        if feature.group == RELEASED:
+            continue
         parts = [f"{name}_cos", f"{name}_sin"] if name in CIRCULAR else [name]
         if all(part in frame for part in parts) and any(frame[part].nunique() > 1 for part in parts):
             columns[name] = parts

@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 
 from utils.core.errors import UserError
-from utils.core.feature_names import ALL_GROUPS
+from utils.core.feature_names import ALL_GROUPS, DEFAULT_GROUPS, RELEASED
 from utils.core.files import atomic_path
 from utils.core.log import log
 from utils.core.processes import is_main_rank
@@ -18,6 +18,7 @@ from utils.features import image as image_features
 from utils.features.evaluation import asked_scores, attribution_tables, error_tables, feature_correlations
 from utils.features.figures import draw_clusters, draw_correlations, draw_model
 from utils.features.model import ModelSettings, feature_model
+from utils.features.released import released_object_features
 from utils.features.scene import scene_features
 from utils.scenes.cache import cache_path, check_min_score
 from utils.scenes.networks import SceneSettings, ensure_scene_cache, scene_networks_cached
@@ -48,9 +49,12 @@ def calculate(run: Run, args: Namespace) -> None:
         scene, left_out = scene_frame(run, args, images)
         parts.append(scene)
         skipped += left_out
-    if file_groups:
-        pixels, left_out = file_frame(args, images, file_groups)
-        parts.insert(0, pixels)
+    jobs = [file_groups] if file_groups else []
+    if args.recipe == "released":
+        jobs.append([RELEASED])  # by itself, so that ours are not computed again
+    for job in jobs:
+        pixels, left_out = file_frame(args, images, job)
+        parts.append(pixels)
         skipped += left_out
     if is_main_rank():
         write_features(run, dataset, parts, skipped)
@@ -62,7 +66,7 @@ def available_groups(args: Namespace) -> list[str]:
     Raises:
         UserError: Nothing is left.
     """
-    chosen = list(args.features or ALL_GROUPS)
+    chosen = list(args.features or DEFAULT_GROUPS)
     if args.weights != "available":
         return chosen
     if "scene" in chosen and not scene_networks_cached(args.detector, args.segmenter, "scene features"):
@@ -97,10 +101,12 @@ def scene_frame(
     if cache is None:
         return None, skipped
     run.add_output(cache_path(args.output_path, args.detector, args.segmenter))
-    names = [image_id for image_id in images["image_id"] if image_id in cache]
-    frame = pd.DataFrame(
-        [{"image_id": name, **scene_features(cache, name, args.min_score)} for name in names]
-    )
+    rows = []
+    for image_id in images["image_id"]:
+        if image_id in cache:
+            theirs = released_object_features(cache, image_id) if args.recipe == "released" else {}
+            rows.append({"image_id": image_id, **scene_features(cache, image_id, args.min_score), **theirs})
+    frame = pd.DataFrame(rows)
     with_objects = int((frame["object_count"] > 0).sum())
     log.info(
         "Objects with a score of at least %g in %d of %d images.", args.min_score, with_objects, len(frame)

@@ -28,7 +28,7 @@ from utils.steering.controls import (
     to_unit_range,
 )
 from utils.steering.evaluation import METHODS, RECONSTRUCTION
-from utils.steering.judge import Judge, TableJudge
+from utils.steering.judge import DESCRIBED_BY, Judge, TableJudge
 from utils.steering.moves import (
     Bounds,
     CodeNetwork,
@@ -244,7 +244,7 @@ class Steerer:
                 "picture": file,
                 "score": float(score),
                 "judge": None if np.isnan(verdict) else float(verdict),
-                "features": image_features(picture),
+                "features": image_features(picture, DESCRIBED_BY),
             }
             for file, score, verdict, picture in zip(files, scores, judged, pictures, strict=True)
         ]

@@ -11,7 +11,7 @@ from utils.core.declarations.columns import (
     resampling,
     text,
 )
-from utils.core.feature_names import FEATURES, SCENE_FEATURES
+from utils.core.feature_names import ALL_FEATURES, ALL_GROUPS, RELEASED
 
 
 def _feature_columns() -> tuple[Column, ...]:
@@ -23,7 +23,7 @@ def _feature_columns() -> tuple[Column, ...]:
             feature.unit,
             nullable=bool(feature.undefined),
         )
-        for feature in (*FEATURES, *SCENE_FEATURES)
+        for feature in ALL_FEATURES.values()
     )
 
 
@@ -31,10 +31,10 @@ TABLES: dict[str, Table] = {
     "image_features": Table(
         "image_features.csv",
         "python feature_analysis.py --calculate-features",
-        "Colour, texture, structure and scene of each image, from its file at its own size (longer side reduced to "
-        "1,024 px at most). Only the groups of the last --calculate-features run are there.",
+        "Colour, texture, structure, composition, faces and scene of each image, from its file at its own size (longer "
+        "side reduced to 1,024 px at most). Only the groups of the last --calculate-features run are there.",
         (*SCORED_IMAGE, *_feature_columns()),
-        optional=tuple(feature.name for feature in (*FEATURES, *SCENE_FEATURES)),
+        optional=tuple(ALL_FEATURES),
     ),
     "feature_correlations": Table(
         "feature_correlations.csv",
@@ -46,7 +46,7 @@ TABLES: dict[str, Table] = {
             text("feature", "column of image_features.csv; hue also by its cosine and sine"),
             text("target", "memorability, or a column of ig_<model>.csv"),
             text("model", "model of the attribution table; empty for memorability", nullable=True),
-            text("group", "colour, texture, structure or scene"),
+            text("group", f"one of {', '.join((*ALL_GROUPS, RELEASED))}"),
             integer("n", "images that have both"),
             estimate("rho", "Spearman correlation; empty for a constant feature or under 10 images"),
             *interval("its 95 % percentile bootstrap interval"),
@@ -99,7 +99,7 @@ TABLES: dict[str, Table] = {
         (
             text("learner", "gradient boosting or ridge"),
             text("feature", "column of image_features.csv"),
-            text("group", "colour, texture, structure or scene"),
+            text("group", f"one of {', '.join((*ALL_GROUPS, RELEASED))}"),
             estimate("importance", "mean loss of the cross-validated rho; larger: relied on more"),
             estimate("sd", "standard deviation of the loss over shuffles"),
             integer("repeats", "shuffles"),
