@@ -103,7 +103,14 @@ def test_training_images_alone_are_seen_with_split_train(tmp_path):
 
 
 def test_the_sample_marks_what_is_made_of_it(tmp_path):
-    pretrain(tmp_path, tmp_path / "out", "--sample", "--epochs", 1, "--limit", 12)
+    pretrain(tmp_path, tmp_path / "out", "--sample", "--epochs", 1)
+    counts = pd.read_csv(tmp_path / "out" / "splits.csv")["split"].value_counts()
+    made = load_autoencoder(tmp_path / "out" / f"{NAME}.pth")[1]["pretraining"]
+    assert (made["data"], made["pictures"], made["held_out"]) == (
+        "sample",
+        counts["train"] + counts["test"],
+        counts["val"],
+    )
     assert load_autoencoder(tmp_path / "out" / f"{NAME}.pth")[1]["caveats"] == [
         "sample data (planted scores)"
     ]

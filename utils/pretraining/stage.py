@@ -81,25 +81,21 @@ def choose_pictures(args: Namespace, run: Run) -> tuple[pd.DataFrame, pd.DataFra
     """Find the pictures to train on and those held out.
 
     With ``--split train`` they are the train and val images of splits.csv, so that no test image is ever seen; else a
-    share of all pictures in the folder is held out, with or without scores.
+    share of all pictures in the folder is held out, with or without scores. Of the embedded sample the validation images are
+    held out either way, since several of its pictures are crops of one photograph.
 
     Returns:
         ``image_id`` and ``path`` of both, and what was left out.
     """
     skipped: list[tuple[str, str]] = []
-    if args.split == "train":
+    if args.split == "train" or args.sample:
         dataset = load_dataset(args)
         dataset.note_on(run)
         skipped += dataset.skipped
-        splits = load_splits(dataset, args.output_path, args.seed)
-        images = dataset.table.assign(
-            split=splits.set_index("image_id")["split"].reindex(dataset.table["image_id"]).array
-        )
-        images = images[images["split"] != "test"][["image_id", "path", "split"]]
-    elif args.sample:
-        dataset = load_dataset(args)
-        dataset.note_on(run)
-        images = dataset.table[["image_id", "path"]]
+        splits = load_splits(dataset, args.output_path, args.seed)[["image_id", "split"]]
+        images = dataset.table[["image_id", "path"]].merge(splits, on="image_id", validate="one_to_one")
+        if args.split == "train":
+            images = images[images["split"] != "test"]
     else:
         images = limit_rows(pictures_of_folder(args.data_dir), args.limit)
         for folder in {Path(path).parent for path in images["path"]}:
