@@ -35,7 +35,7 @@ OTHER_FILES = (
         ("<model>.pth",),
         f"{_FINETUNE}, {_PRETRAIN}",
         "Autoencoder: `state_dict` (tensor names of the public checkpoint), `arch`, `width`, `meta` (image size, caveats, "
-        "how it was trained). Read with `models.checkpoints.load_autoencoder`, or `torch.load(..., weights_only=True)`.",
+        "how it was trained). Read with `models.checkpoints.load_autoencoder`, or `torch.load` with `weights_only=True`.",
     ),
     OutputFile(
         ("mlp_<model>.pth",),
