@@ -37,7 +37,8 @@ def initialise(model: Autoencoder, kind: str, seed: int) -> Autoencoder:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
             if kind == "delta-orthogonal":
                 _centre(module.weight, isinstance(module, nn.ConvTranspose2d), generator)
         elif isinstance(module, nn.BatchNorm2d) and kind == "delta-orthogonal":
@@ -46,7 +47,7 @@ def initialise(model: Autoencoder, kind: str, seed: int) -> Autoencoder:
 
 
 @torch.no_grad()
-def _centre(weight: nn.Parameter, transposed: bool, generator: torch.Generator) -> None:
+def _centre(weight: torch.Tensor, transposed: bool, generator: torch.Generator) -> None:
     """Put an orthogonal matrix at the centre of a 3x3 kernel, or at each of a 2x2 stride-2 transposed one's places."""
     weight.mul_(NOISE)
     rows, columns = weight.shape[:2]

@@ -83,7 +83,7 @@ def row_checksums(codes: np.ndarray) -> list[int]:
     Args:
         codes: (n, D) array in the element type of the file.
     """
-    return [zlib.crc32(np.ascontiguousarray(row)) for row in codes]
+    return [zlib.crc32(np.ascontiguousarray(row).data) for row in codes]
 
 
 def _open_matrix(path: Path, rows: int, command: str) -> np.ndarray:

@@ -150,14 +150,16 @@ def draw_scatter(
         model: Name for the title.
         loss: The loss to show.
     """
-    panels = 1 if losses is None or loss is None else 2
+    against = None if losses is None or loss is None else (losses, loss)
+    panels = 1 if against is None else 2
     figure, axes = new_figure(1, panels, width=2.6 + 4.2 * panels, height=4.7, squeeze=False)
     categories = table["category"].fillna("")
     scatter_by_category(axes[0, 0], table["distinctiveness"], table["memorability"], categories)
     title = _rho_text(rows, "distinctiveness", "memorability")
     axes[0, 0].set_xlabel("distinctiveness (SD; larger: farther from its nearest neighbour)")
     axes[0, 0].set_ylabel("memorability score")
-    if panels == 2:
+    if against is not None:
+        losses, loss = against
         title += f"\n{_rho_text(rows, 'distinctiveness', 'memorability', loss)} with {loss} held constant"
         merged = table.merge(losses[["image_id", loss]], on="image_id", validate="one_to_one")
         scatter_by_category(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -105,18 +106,23 @@ def measure(
     for name in whole:
         result.values[name + WITHIN] = np.full(count, np.nan)
         result.settings[name + WITHIN] = f"K = {k}" if name.startswith("mean_k") else "each category its own"
-    for share_of, members in zip(work[1:], groups.values(), strict=True):
+    for part, members in zip(work[1:], groups.values(), strict=True):
         own, _ = measure_group(
             latents.matrix,
             members,
             settings,
             k,
-            lambda share, part=share_of: progress(share * part / sum(work)),
+            partial(_share, progress, part / sum(work)),
         )
         for name, values in own.items():
             result.values[name + WITHIN][members] = values
     _warn_empty(result, {name: len(members) for name, members in groups.items()}, k)
     return result
+
+
+def _share(progress: Callable[[float], None], part: float, share: float) -> None:
+    """Report a share of a part of the work."""
+    progress(part * share)
 
 
 def _check(latents: Latents, settings: MeasureSettings) -> None:

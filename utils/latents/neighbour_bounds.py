@@ -58,15 +58,16 @@ class Codes:
         self.count, self.width = len(self.rows), matrix.shape[1]
         self.squares = self._squares()
 
-    def _first_pass(self, members: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    def _first_pass(self, members: np.ndarray) -> "tuple[np.ndarray, np.ndarray, torch.Tensor]":
         """Norms of the rows (cosine only), their checksums, and their mean (float32; of the unit rows for cosine).
 
         Also sets ``scale``, a power of two that brings every centred row's norm to 1 or less, exactly.
         """
         import torch
 
-        norms = np.empty(len(members)) if self.cosine else None
-        checks, bad = np.empty(len(members), np.uint32), []
+        norms = np.empty(len(members) if self.cosine else 0)
+        checks = np.empty(len(members), np.uint32)
+        bad: list[int] = []
         total, done, largest = torch.zeros(self.matrix.shape[1], dtype=torch.float64), 0, 0.0
         for _, block in row_blocks(self.matrix, members):
             block = np.add(block, 0.0, dtype=np.float32)  # a copy, in which -0.0 has become 0.0

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 METRICS = ("euclidean", "cosine")
 
 
+_Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """What a search found.
@@ -199,6 +202,9 @@ class _Partial:
 
     def __init__(self, scan: _Scan) -> None:
         self.scan, settings = scan, scan.settings
+        if settings.partial_folder is None:
+            raise ValueError("a partial result needs a folder to be kept in")
+        self.folder = settings.partial_folder
         self.key = repr(
             (
                 settings.fingerprint,
@@ -213,9 +219,7 @@ class _Partial:
 
     def path(self, rank: int) -> Path:
         """Return the file of a rank."""
-        return (
-            self.scan.settings.partial_folder / f"neighbours_{rank:04d}_of_{self.scan.settings.world:04d}.npz"
-        )
+        return self.folder / f"neighbours_{rank:04d}_of_{self.scan.settings.world:04d}.npz"
 
     def save(self, done: int) -> None:
         """Write this rank's state, atomically."""
@@ -230,7 +234,7 @@ class _Partial:
                 done=done,
                 best=state.best.cpu().numpy(),
                 crowded=state.crowded.cpu().numpy(),
-                **names,
+                **names,  # type: ignore[arg-type]  # numpy's stubs take any name for allow_pickle
             )
 
     def load(self, rank: int | None = None) -> int:
@@ -307,6 +311,12 @@ def _nearest(
     return row[keep], column[keep], square[keep]
 
 
+def _joined(parts: list[_Pairs]) -> _Pairs:
+    """Put (row, column, squared distance) of several searches one behind the other."""
+    row, column, square = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return row, column, square
+
+
 def _resolve_crowded(codes: Codes, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Search rows with too many float32 candidates again, in float64 on the CPU, a few rows at a time.
 
@@ -333,10 +343,10 @@ def _resolve_crowded(codes: Codes, rows: np.ndarray, k: int) -> tuple[np.ndarray
                 products, slice(0, len(part)), span, squares[span], share[span], torch.empty_like(products)
             )
         state.tidy()
-        row, column = (values.numpy() for values in state.candidates()[:2])
-        square = exact_squares(codes.matrix, codes.rows[part[row]], codes.rows[column], codes.cosine)
-        results.append(_nearest(part[row], column, square, k))
-    return tuple(np.concatenate(values) for values in zip(*results, strict=True))
+        row, nearest = (values.numpy() for values in state.candidates()[:2])
+        square = exact_squares(codes.matrix, codes.rows[part[row]], codes.rows[nearest], codes.cosine)
+        results.append(_nearest(part[row], nearest, square, k))
+    return _joined(results)
 
 
 def _resolve(codes: Codes, state: Candidates, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -349,7 +359,7 @@ def _resolve(codes: Codes, state: Candidates, k: int) -> tuple[np.ndarray, np.nd
     if len(crowded):
         log.info("%d rows have many near-equal neighbours; searching those again in float64.", len(crowded))
         extra = _resolve_crowded(codes, crowded, k)
-        result = tuple(np.concatenate(pair) for pair in zip(result, extra, strict=True))
+        result = _joined([result, extra])
     return result
 
 

@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
         self.precision = precision
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
         """Take a step; parameters without a gradient stay."""
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -236,7 +236,7 @@ class FineTuner:
         with tqdm(total=total, initial=min(done, total), desc="fine-tuning", unit="image") as bar:
             while True:
                 for batch, pixels in self._batches():
-                    if batch:
+                    if pixels is not None:
                         loss = self._step(batch, pixels)
                         bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     self.progress.batch += 1

@@ -327,7 +327,7 @@ class _Trunk:
         from models.pretrained import load_trunk
 
         features: nn.Sequential = load_trunk(name, weights, seed)
-        layers = features[: max(taps) + 1].to(device, memory_format=torch.channels_last)
+        layers = features[: max(taps) + 1].to(device).to(memory_format=torch.channels_last)
         self.layers = list(layers)
         self.taps = frozenset(taps)
 

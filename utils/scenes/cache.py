@@ -131,7 +131,7 @@ class SceneCache:
             boxes = boxes_in_crop(boxes, height, width, size)
             keep &= box_areas(boxes) > 0
         else:
-            boxes = boxes * np.float32([width, height, width, height])
+            boxes = boxes * np.array([width, height, width, height], np.float32)
         labels = tuple(self.about["object_names"][index] for index in classes[keep])
         return Detections(boxes[keep], labels, scores[keep])
 
@@ -153,7 +153,7 @@ class SceneCache:
         import cv2
 
         packed = np.frombuffer(self._values(image_id, "mask")[0], np.uint8)
-        mask = cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE)
+        mask = np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE))
         return mask_in_crop(mask, size) if crop else mask
 
     def distance(self, image_id: str) -> float:

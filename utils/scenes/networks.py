@@ -78,11 +78,11 @@ def detect(
     """
     import torch
 
-    found = [{"box": [], "label": [], "score": []} for _ in pictures]
+    found: list[dict[str, list]] = [{"box": [], "label": [], "score": []} for _ in pictures]
     with torch.inference_mode():
         for positions in _by_shape(pictures):
-            sides = pictures[positions[0]].shape[:2]
-            if max(sides) > MAX_OBJECT_ASPECT * min(sides):
+            shape = pictures[positions[0]].shape[:2]
+            if max(shape) > MAX_OBJECT_ASPECT * min(shape):
                 continue
             batch = _to_tensor([pictures[position] for position in positions], device)
             height, width = batch.shape[2:]
@@ -126,10 +126,9 @@ def segment(
     with torch.inference_mode():
         for positions in _by_shape(pictures):
             batch = _to_tensor([pictures[position] for position in positions], device)
-            shape = tuple(batch.shape[2:])
-            batch = functional.resize(
-                batch, list(segmenter_size(*shape, preset.resize_size[0])), antialias=True
-            )
+            shape = (batch.shape[2], batch.shape[3])
+            size = segmenter_size(*shape, preset.resize_size[0])
+            batch = functional.resize(batch, list(size), antialias=True)
             logits = segmenter(functional.normalize(batch, list(preset.mean), list(preset.std)))["out"]
             logits = torch.nn.functional.interpolate(logits, size=shape, mode="bilinear", align_corners=False)
             classes = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
