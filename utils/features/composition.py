@@ -207,7 +207,9 @@ def phog_self_similarity(rgb: np.ndarray) -> float:
     """
     if min(rgb.shape[:2]) < MIN_SIDE_PX:
         return np.nan
-    lab = to_lab(_at_area(rgb, PHOG_AREA_PX)) * np.float32([2.55, 1, 1])  # 8-bit ranges, as in the toolbox
+    lab = to_lab(_at_area(rgb, PHOG_AREA_PX)) * np.array(
+        [2.55, 1, 1], np.float32
+    )  # 8-bit ranges, as in the toolbox
     across, down = _strongest(np.gradient(lab, axis=1)), _strongest(np.gradient(lab, axis=0))
     strength = np.hypot(across, down).astype(np.float64)
     if strength.max() < PHOG_MIN_GRADIENT:
