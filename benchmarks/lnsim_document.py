@@ -178,8 +178,6 @@ def _correlation_lines(table: pd.DataFrame) -> list[str]:
 def _opening(study: Study, frame: pd.DataFrame, ceiling: dict[str, float]) -> list[str]:
     counts = frame["split"].value_counts()
     meta, machine = study.meta, study.machine
-    record = read_json(study.output_path / "run_autoencoder_test.json")
-    commit = str((record.get("code") or {}).get("commit") or "unknown")[:12]
     return [
         "# Results on LNSIM",
         "",
@@ -208,7 +206,7 @@ def _opening(study: Study, frame: pd.DataFrame, ceiling: dict[str, float]) -> li
                     f"{machine['processor']}, {machine['threads']} of {machine['cores']} threads, load "
                     f"{machine['load']:.0f} when it ended",
                 ],
-                ["date, code", f"{time.strftime('%Y-%m-%d')}, {commit}"],
+                ["date", time.strftime("%Y-%m-%d")],
             ],
         ),
         "Intervals are 95 % bootstrap intervals. rho is Spearman's; positive means that pictures with more of the measure "
@@ -222,9 +220,9 @@ def _held_out(study: Study, frame: pd.DataFrame, table: pd.DataFrame, partial: p
     lines = [
         "## The headline: the held-out third",
         "",
-        f"{len(frame):,} pictures of the test split, on which neither the network nor anything else here was trained (the "
-        "network was fine-tuned on all pictures for the exposures alone, and each exposure comes before the step it "
-        f"causes). Reconstruction error (`mse`) and memorability: rho {with_interval(error)}; {verdict(error)}. The "
+        f"{len(frame):,} pictures of the test split: the network was not trained on them, nor the linear code fitted to "
+        "them. (For the exposures a copy of it was fine-tuned on all pictures, each exposure being taken before the step it "
+        f"causes.) Reconstruction error (`mse`) and memorability: rho {with_interval(error)}; {verdict(error)}. The "
         "paper reports about 0.45 on MemCat.",
         "",
         *_correlation_lines(table),
@@ -339,7 +337,14 @@ def _times(study: Study) -> list[str]:
     stages = read_json(study.output_path / "pipeline.json")["stages"]
     total = sum(stage["seconds"] for stage in stages.values())
     rows = [[f"`{name}.py`", f"{stage['seconds']:,.0f} s"] for name, stage in stages.items()]
-    return ["## Time", "", *markdown(["stage", "wall time"], [*rows, ["together", f"{total / 60:,.0f} min"]])]
+    return [
+        "## Time",
+        "",
+        "Of the last run of each stage, with whatever else the machine was doing (its load stands above). What an earlier "
+        "run had finished is not in it: a stage that was resumed, or found its work done, shows less than it costs.",
+        "",
+        *markdown(["stage", "wall time"], [*rows, ["together", f"{total / 60:,.0f} min"]]),
+    ]
 
 
 def write_document(study: Study, path: Path) -> None:

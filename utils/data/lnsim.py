@@ -20,7 +20,7 @@ IMAGE_FOLDER = "Image_data"
 HALVES = ("subject_hrs1", "subject_hrs2")
 REPOSITORY = "https://github.com/JiaxinLu-home/Natural-Scene-Memorability-Dataset"
 COMMIT = "27e8e4a"  # the last with plain JPEGs
-HOW_TO_GET_LNSIM = f"To get LNSIM anew: git clone {REPOSITORY} LNSIM && git -C LNSIM checkout {COMMIT}"
+HOW_TO_GET_LNSIM = f"To get LNSIM anew: git clone -n {REPOSITORY} LNSIM && git -C LNSIM checkout {COMMIT}"
 _SHARE_WITH_NAMES = 0.9
 
 

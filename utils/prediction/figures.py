@@ -51,7 +51,7 @@ def predicted_against_observed(test: pd.DataFrame, metrics: pd.DataFrame, model:
     axes.set_xlabel("predicted memorability score")
     axes.set_ylabel("observed memorability score")
     axes.set_title(
-        f"Test split, {len(test)} images, {shorten(model, 40)}\n"
+        f"{shorten(model, 40)}\nTest split, {len(test)} images\n"
         f"rho = {_metric(metrics, 'spearman')}, R² = {_metric(metrics, 'r2')}"
     )
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=float(np.sqrt(40 / size)))

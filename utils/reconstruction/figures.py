@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.core.figures import NEUTRAL, PALETTE, category_colours, new_figure, shorten
-from utils.core.names import RIVAL_MODEL
+from utils.core.names import RIVAL_MODEL, RIVALS
 from utils.statistics.noise_ceiling import one_split, score_reliability
 from utils.statistics.rank_correlation import spearman
 
@@ -138,7 +138,8 @@ def draw_scatter(frame: pd.DataFrame, columns: dict[str, str], table: pd.DataFra
         _scatter_panel(axis, frame[["memorability", "category", column]].dropna(), column, colours)
         value = f"ρ = {rho[loss]:.2f}".replace("-", "−") if np.isfinite(rho[loss]) else "ρ undefined"
         axis.set_title(f"{shorten(loss, 24)}   {value}")
-        axis.set_xlabel("loss" if loss != "exposure" else "training loss at exposure")
+        named = {"exposure": "training loss at exposure", **{name: "measure, no network" for name in RIVALS}}
+        axis.set_xlabel(named.get(loss, "loss"))
     for axis in axes.flat[len(columns) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
