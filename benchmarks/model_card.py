@@ -221,9 +221,12 @@ def as_markdown(table: "pd.DataFrame") -> str:
         lines.append(
             f"| {row.what} | {row.split} | {row.n} | {row.value:.3f} | {row.ci_low:.3f} to {row.ci_high:.3f} |"
         )
-    for metric in ("spearman", "difference of rho", "roc_auc", "mae", "r2"):
+    for metric in ("spearman", "difference of rho", "auc", "mae", "r2"):
         lines += ["", f"| predictor, test third | {metric} | 95 % interval |", "|---|---|---|"]
-        for row in table[table["metric"] == metric].itertuples():
+        rows = table[table["metric"] == metric]
+        if metric in ("mae", "r2"):  # of predicted scores alone: an error in dB is none
+            rows = rows[~rows["what"].str.startswith("reconstruction error")]
+        for row in rows.itertuples():
             interval = "" if row.ci_low != row.ci_low else f"{row.ci_low:.3f} to {row.ci_high:.3f}"
             lines.append(f"| {row.what} | {row.value:.3f} | {interval} |")
     return "\n".join(lines)

@@ -1,10 +1,18 @@
+import argparse
 import errno
 import sys
 from pathlib import Path
 
 import pytest
 
-from utils.core.cli import build_parser, non_negative_int, positive_float, positive_int, run_script
+from utils.core.cli import (
+    build_parser,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    run_script,
+    share_below_one,
+)
 from utils.core.errors import UserError
 from utils.core.log import log
 
@@ -136,3 +144,15 @@ def test_cli_imports_nothing_heavy():
     code = "import sys, utils.core.cli; print([m for m in ('numpy', 'torch', 'pandas', 'tqdm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_shares_are_from_0_up_to_but_not_including_1():
+    assert [share_below_one(text) for text in ("0", " 0.0 ", "0.25", "0.999")] == [0, 0, 0.25, 0.999]
+    for text, message in (
+        ("1", "below 1, got 1"),
+        ("-0.1", "above 0"),
+        ("nan", "above 0"),
+        ("half", "a number"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            share_below_one(text)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import dataset_args
 
-from utils.core.device import resolve_device, seed_everything
+from utils.core.device import resolve_device, resolve_precision, seed_everything
 from utils.core.errors import UserError
 from utils.core.files import atomic_path, check_writable, file_sha256, write_json
 from utils.core.names import SAMPLE_CAVEAT
@@ -76,6 +76,22 @@ def test_a_missing_device_is_an_error_and_no_silent_switch(monkeypatch):
     with pytest.raises(UserError, match="asks for CUDA device 0, but this machine has 0"):
         resolve_device("cuda")
     assert resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True, "avx512_bf16": False}, "bf16"),
+        ({"avx512_bf16": False, "avx512_f": True}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_bf16_is_chosen_where_the_processor_has_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
+    assert resolve_precision("float32", torch.device("cpu")) == "float32"
 
 
 def test_seeding_makes_every_generator_repeat():

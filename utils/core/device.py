@@ -69,7 +69,11 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in the oldest torch that we take
+        known = capabilities() if device.type == "cpu" else {}
+        fast = any(
+            known.get(name, False) for name in ("avx512_bf16", "amx_bf16")
+        )  # others emulate it, slowly
     return "bf16" if fast else "float32"
 
 
