@@ -50,6 +50,6 @@ def builtin_test_rho() -> str:
 def _shipped(path: Path) -> Path:
     if not path.is_file():
         raise UserError(
-            f"{path} is missing, although it ships with the code: fetch it again with git checkout -- {path.parent.name}."
+            f"{path} is missing, although it ships with the code: fetch it again with git checkout -- models/weights."
         )
     return path
