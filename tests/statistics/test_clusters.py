@@ -8,9 +8,9 @@ import pytest
 import statsmodels.api as sm
 from correlated import plain_within, row_of
 from scipy import stats
-from simulated import draw_clustered, memcat_sizes, population_rho
 from sklearn.metrics import average_precision_score, r2_score
 
+from benchmarks.simulated import draw_clustered, memcat_sizes, population_rho
 from utils.core.errors import UserError
 from utils.statistics import bootstrap, cluster_tests, resampling
 from utils.statistics.cluster_tests import cluster_robust_p

@@ -1,4 +1,4 @@
-"""Images in clusters, drawn with a known correlation, for tests of size and coverage and for benchmarks/coverage.py."""
+"""Images in clusters, drawn with a known correlation: for coverage.py and for the tests of size and coverage."""
 
 import numpy as np
 

@@ -1,0 +1,173 @@
+"""A mixed model beside the correlations: is a measure's slope inside subcategories that between them?
+
+Ranks of the score on ranks of the measure, parted into the subcategory's mean and the deviation from it (Mundlak 1978;
+van de Pol & Wright 2009), with a random intercept and a random slope of the deviation per subcategory (Barr, Levy,
+Scheepers & Tily 2013), fitted by REML (statsmodels' MixedLM).
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from utils.statistics.clusters import Clustering
+from utils.statistics.resampling import MIN_CLUSTERS
+from utils.statistics.row_statistics import MIN_IMAGES
+
+log = logging.getLogger("memorability")
+
+WITHIN, BETWEEN, CONTEXT = "within", "between", "between - within"
+EFFECTS: dict[str, tuple[list[int], int]] = {
+    WITHIN: ([0, 1, 0], 1),
+    BETWEEN: ([0, 0, 1], 2),
+    CONTEXT: ([0, -1, 1], 2),
+}
+"""Per effect its contrast of (constant, within, between), and the degrees of freedom lost to it."""
+MIXED_MODEL_COLUMNS = [
+    *("measure", "effect", "n", "clusters", "slope", "se", "ci_low", "ci_high", "p"),
+    *("sd_intercept", "sd_slope", "sd_residual", "icc", "random_slope", "converged"),
+]
+AT_BOUNDARY = 1e-6  # a random variance below it, where ranks have variance 1
+MIN_BETWEEN = MIN_CLUSTERS + 1  # a line through the cluster means needs more of them than it has coefficients
+
+
+def mixed_model_rows(
+    frame: pd.DataFrame,
+    measures: Sequence[str],
+    clustering: Clustering,
+    target: str = "memorability",
+    min_images: int = MIN_IMAGES,
+) -> pd.DataFrame:
+    """Return the slopes of measures within and between clusters.
+
+    Args:
+        frame: one row per image.
+        measures: columns to evaluate, each on the images that have it and the target.
+        clustering: the clusters (`utils.statistics.clusters.find_clusters`).
+        target: column they are to explain.
+        min_images: a measure with fewer images, or with fewer than 4 clusters or no cluster of two, is left empty.
+
+    Returns:
+        Three rows per measure (MIXED_MODEL_COLUMNS): the slope inside clusters, that of the cluster means, and their
+        difference, in standard deviations of ranks per standard deviation of ranks. Student's t with clusters - 1
+        (within) or clusters - 2 degrees of freedom. `icc` is that of the target's ranks
+        (`intraclass_correlation`). Without rows where the images have no clusters.
+    """
+    if clustering.labels is None:
+        return pd.DataFrame(columns=MIXED_MODEL_COLUMNS)
+    rows = []
+    for measure in measures:
+        block = frame[frame[[measure, target]].notna().all(axis=1)]
+        codes = clustering.codes(block)
+        usable = (
+            len(block) >= min_images
+            and MIN_BETWEEN <= len(np.unique(codes)) < len(block)
+            and block[measure].nunique() > 1
+            and block[target].nunique() > 1
+        )
+        if usable:
+            found = _fit(block[measure].to_numpy(float), block[target].to_numpy(float), codes)
+            rows += [{"measure": measure, "n": len(block), **row} for row in found]
+        else:
+            empty = {"measure": measure, "n": len(block), "clusters": len(np.unique(codes))}
+            rows += [{**empty, "effect": name, "random_slope": False, "converged": False} for name in EFFECTS]
+    return pd.DataFrame(rows).reindex(columns=MIXED_MODEL_COLUMNS)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What is needed of one fitted model."""
+
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    random: np.ndarray
+    residual: float
+    converged: bool
+
+
+def _fit(x: np.ndarray, y: np.ndarray, codes: np.ndarray) -> list[dict[str, float | int | str | bool]]:
+    """Return the three rows of one measure."""
+    clusters = int(codes.max()) + 1
+    x, y = (stats.zscore(stats.rankdata(values)) for values in (x, y))
+    means = (np.bincount(codes, x) / np.bincount(codes))[codes]
+    constant = np.ones(len(x))
+    design = np.column_stack([constant, x - means, means])
+    varies = np.ptp(x - means) > 0
+    random = design[:, :2] if varies else design[:, :1]
+    fitted = _reml(y, design, codes, random)
+    if not fitted.converged and random.shape[1] > 1:
+        random = design[:, :1]
+        fitted = _reml(y, design, codes, random)
+    if not fitted.converged:
+        log.warning("A mixed model did not converge; its row says so.")
+    about = {
+        "clusters": clusters,
+        "sd_intercept": float(np.sqrt(fitted.random[0, 0])),
+        "sd_slope": float(np.sqrt(fitted.random[1, 1])) if random.shape[1] > 1 else np.nan,
+        "sd_residual": float(np.sqrt(fitted.residual)),
+        "icc": intraclass_correlation(y, codes),
+        "random_slope": random.shape[1] > 1,
+        "converged": fitted.converged,
+    }
+    rows = []
+    for effect, (contrast, lost) in EFFECTS.items():
+        slope = float(contrast @ fitted.coefficients)
+        se = float(np.sqrt(contrast @ fitted.covariance @ contrast))
+        reach = stats.t.ppf(0.975, clusters - lost) * se
+        p = 2 * stats.t.sf(abs(slope / se), clusters - lost) if se > 0 else np.nan
+        rows.append(
+            {
+                "effect": effect,
+                "slope": slope,
+                "se": se,
+                "ci_low": slope - reach,
+                "ci_high": slope + reach,
+                "p": p,
+            }
+            | about
+        )
+    return rows
+
+
+def intraclass_correlation(values: np.ndarray, codes: np.ndarray) -> float:
+    """Return how alike the images of one cluster are: ICC(1) from the one-way analysis of variance.
+
+    Args:
+        values: (n,) numbers.
+        codes: (n,) cluster codes 0..G-1; at least two clusters, one of them of two images or more.
+
+    Returns:
+        1 where clusters are of one value each, around 0 where clusters do not matter (slightly negative by chance).
+    """
+    sizes = np.bincount(codes)
+    means = np.bincount(codes, values) / sizes
+    n, groups = len(values), len(sizes)
+    between = (sizes * (means - values.mean()) ** 2).sum() / (groups - 1)
+    within = ((values - means[codes]) ** 2).sum() / (n - groups)
+    typical = (n - (sizes**2).sum() / n) / (groups - 1)  # size of a cluster that counts, where sizes differ
+    return float((between - within) / (between + (typical - 1) * within))
+
+
+def _reml(y: np.ndarray, design: np.ndarray, codes: np.ndarray, random: np.ndarray) -> _Fit:
+    """Fit one mixed model; whether it converged is part of the answer."""
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they say (singular, boundary, not converged) is in the table
+        model = MixedLM(y, design, groups=codes, exog_re=random)
+        fitted = model.fit(reml=True, method=["lbfgs", "bfgs"])
+        if not fitted.converged or np.diag(fitted.cov_re).min() < AT_BOUNDARY:
+            # A gradient may get stuck where a variance is 0; a search without gradients then decides.
+            other = model.fit(reml=True, method="powell")
+            fitted = other if not fitted.converged or other.llf > fitted.llf else fitted
+    covariance = np.asarray(fitted.cov_params())[: design.shape[1], : design.shape[1]]
+    sound = bool(fitted.converged) and bool(np.isfinite(covariance).all())
+    return _Fit(
+        np.asarray(fitted.fe_params), covariance, np.asarray(fitted.cov_re), float(fitted.scale), sound
+    )
