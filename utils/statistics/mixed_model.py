@@ -1,8 +1,8 @@
 """A mixed model beside the correlations: is a measure's slope inside subcategories that between them?
 
 Ranks of the score on ranks of the measure, parted into the subcategory's mean and the deviation from it (Mundlak 1978;
-van de Pol & Wright 2009), with a random intercept and a random slope of the deviation per subcategory (Barr, Levy,
-Scheepers & Tily 2013), fitted by REML (statsmodels' MixedLM).
+van de Pol & Wright 2009), with a random intercept and, uncorrelated with it, a random slope of the deviation
+per subcategory (Barr, Levy, Scheepers & Tily 2013), fitted by REML (statsmodels' MixedLM).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,43 +97,47 @@ def _fit(x: np.ndarray, y: np.ndarray, codes: np.ndarray) -> list[dict[str, floa
     clusters = int(codes.max()) + 1
     x, y = (stats.zscore(stats.rankdata(values)) for values in (x, y))
     means = (np.bincount(codes, x) / np.bincount(codes))[codes]
-    constant = np.ones(len(x))
-    design = np.column_stack([constant, x - means, means])
-    varies = np.ptp(x - means) > 0
-    random = design[:, :2] if varies else design[:, :1]
-    fitted = _reml(y, design, codes, random)
-    if not fitted.converged and random.shape[1] > 1:
-        random = design[:, :1]
-        fitted = _reml(y, design, codes, random)
+    varies = np.abs(x - means).max() > 1e-9
+    inside = [x - means] if varies else []
+    design = np.column_stack([np.ones(len(x)), *inside, means])
+    fitted, random_slope = _reml_with_slopes(y, design, codes, slopes=varies)
     if not fitted.converged:
         log.warning("A mixed model did not converge; its row says so.")
     about = {
         "clusters": clusters,
         "sd_intercept": float(np.sqrt(fitted.random[0, 0])),
-        "sd_slope": float(np.sqrt(fitted.random[1, 1])) if random.shape[1] > 1 else np.nan,
+        "sd_slope": float(np.sqrt(fitted.random[1, 1])) if random_slope else np.nan,
         "sd_residual": float(np.sqrt(fitted.residual)),
         "icc": intraclass_correlation(y, codes),
-        "random_slope": random.shape[1] > 1,
+        "random_slope": random_slope,
         "converged": fitted.converged,
     }
     rows = []
     for effect, (contrast, lost) in EFFECTS.items():
-        slope = float(contrast @ fitted.coefficients)
-        se = float(np.sqrt(contrast @ fitted.covariance @ contrast))
+        if contrast[1] and not varies:
+            rows.append({"effect": effect, **about})
+            continue
+        weights = np.array(contrast if varies else [contrast[0], contrast[2]])
+        slope, se = (
+            float(weights @ fitted.coefficients),
+            float(np.sqrt(weights @ fitted.covariance @ weights)),
+        )
         reach = stats.t.ppf(0.975, clusters - lost) * se
         p = 2 * stats.t.sf(abs(slope / se), clusters - lost) if se > 0 else np.nan
-        rows.append(
-            {
-                "effect": effect,
-                "slope": slope,
-                "se": se,
-                "ci_low": slope - reach,
-                "ci_high": slope + reach,
-                "p": p,
-            }
-            | about
-        )
+        ends = {"ci_low": slope - reach, "ci_high": slope + reach}
+        rows.append({"effect": effect, "slope": slope, "se": se, **ends, "p": p, **about})
     return rows
+
+
+def _reml_with_slopes(
+    y: np.ndarray, design: np.ndarray, codes: np.ndarray, slopes: bool
+) -> tuple[_Fit, bool]:
+    """Fit with random slopes of the second column where asked for and possible, else with random intercepts alone."""
+    if slopes:
+        fitted = _reml(y, design, codes, design[:, :2])
+        if fitted.converged:
+            return fitted, True
+    return _reml(y, design, codes, design[:, :1]), False
 
 
 def intraclass_correlation(values: np.ndarray, codes: np.ndarray) -> float:
@@ -156,18 +161,42 @@ def intraclass_correlation(values: np.ndarray, codes: np.ndarray) -> float:
 
 def _reml(y: np.ndarray, design: np.ndarray, codes: np.ndarray, random: np.ndarray) -> _Fit:
     """Fit one mixed model; whether it converged is part of the answer."""
-    from statsmodels.regression.mixed_linear_model import MixedLM
+    from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they say (singular, boundary, not converged) is in the table
         model = MixedLM(y, design, groups=codes, exog_re=random)
-        fitted = model.fit(reml=True, method=["lbfgs", "bfgs"])
-        if not fitted.converged or np.diag(fitted.cov_re).min() < AT_BOUNDARY:
-            # A gradient may get stuck where a variance is 0; a search without gradients then decides.
-            other = model.fit(reml=True, method="powell")
-            fitted = other if not fitted.converged or other.llf > fitted.llf else fitted
-    covariance = np.asarray(fitted.cov_params())[: design.shape[1], : design.shape[1]]
-    sound = bool(fitted.converged) and bool(np.isfinite(covariance).all())
-    return _Fit(
-        np.asarray(fitted.fe_params), covariance, np.asarray(fitted.cov_re), float(fitted.scale), sound
-    )
+        # Intercepts and slopes uncorrelated (Bates, Kliegl, Vasishth & Baayen 2015): a correlation of theirs that few
+        # clusters leave undetermined would pull the slope between clusters after those inside.
+        free = MixedLMParams.from_components(
+            fe_params=np.ones(design.shape[1]), cov_re=np.eye(random.shape[1]), vcomp=np.ones(0)
+        )
+        # L-BFGS can run off to an infinite likelihood, and a gradient get stuck where a variance is 0.
+        fitted = model.fit(reml=True, method="bfgs", free=free)
+        if not _sound(fitted) or np.diag(fitted.cov_re).min() < AT_BOUNDARY:
+            other = model.fit(reml=True, method="powell", free=free)
+            if _sound(other) and (not _sound(fitted) or other.llf > fitted.llf):
+                fitted = other
+    variances, residual = np.asarray(fitted.cov_re), float(fitted.scale)
+    covariance = _fixed_covariance(design, codes, random, variances, residual)
+    sound = _sound(fitted) and bool(np.isfinite(covariance).all())
+    return _Fit(np.asarray(fitted.fe_params), covariance, variances, residual, sound)
+
+
+def _sound(fitted: Any) -> bool:
+    return bool(fitted.converged) and bool(np.isfinite(fitted.llf)) and bool(np.isfinite(fitted.cov_re).all())
+
+
+def _fixed_covariance(
+    design: np.ndarray, codes: np.ndarray, random: np.ndarray, variances: np.ndarray, residual: float
+) -> np.ndarray:
+    """Return the covariance of the fixed coefficients given the variances: generalised least squares.
+
+    statsmodels takes it from the Hessian over all parameters, which is singular where a variance is 0.
+    """
+    information = np.zeros((design.shape[1], design.shape[1]))
+    for code in range(int(codes.max()) + 1):
+        x, z = design[codes == code], random[codes == code]
+        total = residual * np.eye(len(x)) + z @ variances @ z.T
+        information += x.T @ np.linalg.solve(total, x)
+    return np.linalg.pinv(information, hermitian=True)

@@ -2,39 +2,15 @@
 
 from utils.core.declarations.columns import (
     MODEL,
-    Column,
     Table,
+    boolean,
     estimate,
     integer,
     interval,
-    real,
     resampling,
     text,
 )
-
-
-def _loss_correlation_columns(*held: Column) -> tuple[Column, ...]:
-    """The columns of a correlation of losses with memorability; `held` are those of its within-group rho."""
-    return (
-        integer("n", "images with both the loss and a score"),
-        estimate("rho", "Spearman's rho with memorability; empty where undefined"),
-        estimate("p", "two-sided p-value of rho = 0"),
-        estimate("q", "Benjamini-Hochberg q over all rows of the table"),
-        *interval("the 95 % percentile bootstrap interval of rho"),
-        *resampling(
-            "bootstrap resamples of the images",
-            "seed of the resamples and of the random halves behind the ceiling",
-        ),
-        *held,
-        estimate("rho_within_subcategory", "rho from ranks inside each subcategory, pooled"),
-        integer("n_within_subcategory", "images in subcategories of 10 or more, on which it rests"),
-        estimate("ceiling", "noise ceiling of rho, from the response counts; empty without them"),
-        estimate("rho_over_ceiling", "rho divided by the ceiling"),
-        real("mean", "mean loss"),
-        estimate("sd", "standard deviation of the loss (n - 1)"),
-        real("median", "median loss"),
-    )
-
+from utils.core.declarations.correlations import cluster_columns, correlation_columns, independent_columns
 
 _LOSS_MEASURE = text("measure", "loss; 'exposure': the training loss at the image's single exposure")
 
@@ -47,13 +23,7 @@ TABLES: dict[str, Table] = {
         (
             MODEL,
             _LOSS_MEASURE,
-            *_loss_correlation_columns(
-                estimate(
-                    "rho_within_category",
-                    "rho from ranks inside each category, pooled; empty with fewer than two categories",
-                ),
-                *interval("its 95 % interval", suffix="_within_category"),
-            ),
+            *correlation_columns("loss"),
         ),
         key=("model", "measure"),
     ),
@@ -61,7 +31,12 @@ TABLES: dict[str, Table] = {
         "loss_correlations_by_category.csv",
         "python autoencoder_evaluation.py",
         "The same inside each category, with the category's own noise ceiling. Empty where no category is known.",
-        (MODEL, text("category", "category of the images"), _LOSS_MEASURE, *_loss_correlation_columns()),
+        (
+            MODEL,
+            text("category", "category of the images"),
+            _LOSS_MEASURE,
+            *correlation_columns("loss", by_category=True),
+        ),
         key=("model", "category", "measure"),
     ),
     "loss_comparisons": Table(
@@ -79,14 +54,50 @@ TABLES: dict[str, Table] = {
             text("model_b", "model of the second correlation"),
             text("measure_b", "its loss"),
             integer("n", "images that have both losses"),
+            *cluster_columns(),
             estimate("rho_a", "first correlation, on these images"),
             estimate("rho_b", "second correlation"),
             estimate("difference", "rho_a - rho_b"),
-            *interval("the 95 % paired bootstrap interval"),
+            *interval("the 95 % paired interval, clusters resampled as a whole"),
             estimate("p", "two-sided, from the resampled differences; at least 2 / (resamples + 1)"),
-            estimate("q", "Benjamini-Hochberg q over all rows of the table"),
+            estimate("q", "Benjamini-Hochberg q over the comparisons of one kind (losses, or models)"),
+            *independent_columns(),
             *resampling(seed="their seed"),
         ),
         key=("model_a", "measure_a", "model_b", "measure_b"),
+    ),
+    "mixed_model": Table(
+        "mixed_model.csv",
+        "python autoencoder_evaluation.py",
+        "Slopes of memorability on each loss inside clusters (subcategories) and between them, from a mixed model of ranks "
+        "with random intercept and slope. Without rows where images have no clusters.",
+        (
+            MODEL,
+            _LOSS_MEASURE,
+            text("effect", "within clusters, between their means, or between - within"),
+            integer("n", "images that have the loss and a score"),
+            text("cluster", "subcategory or group (--cluster)"),
+            integer("clusters", "how many of them there are"),
+            estimate("slope", "slope", "standard deviations of ranks of memorability per one of the loss"),
+            estimate("se", "its standard error"),
+            *interval("its 95 % interval"),
+            estimate(
+                "p",
+                "two-sided p-value of it being 0 (Student's t with clusters - 1 or - 2 degrees of freedom)",
+            ),
+            estimate("q", "Benjamini-Hochberg q over the rows of the same effect"),
+            estimate("sd_intercept", "standard deviation of the clusters' intercepts", "of ranks"),
+            estimate(
+                "sd_slope", "standard deviation of the slopes within clusters; empty without random slopes"
+            ),
+            estimate("sd_residual", "standard deviation of what is left", "of ranks"),
+            estimate("icc", "intraclass correlation of the ranks of memorability in the clusters"),
+            boolean(
+                "random_slope",
+                "whether slopes within clusters could differ (False where that did not converge)",
+            ),
+            boolean("converged", "whether the model was fitted; False leaves little to believe"),
+        ),
+        key=("model", "measure", "effect"),
     ),
 }
