@@ -1,10 +1,12 @@
 """Stage 3: how well reconstruction error follows memorability, by every loss and model.
 
 Read: test_loss_<model>.csv and exposures_<model>.csv in the output folder (or any table of losses, --table),
-and the score table for response counts and categories. Done: Spearman's rho with bootstrap interval, the same
-with categories held constant, the noise ceiling, and paired comparisons of losses and models; no network is
-needed. Written: loss_correlations.csv, loss_correlations_by_category.csv, loss_comparisons.csv, loss_forest,
-loss_scatter_<model> and reliability as .png and .pdf.
+and the score table for response counts and categories. Done: Spearman's rho, with the interval and p-value of
+resampled subcategories (--cluster) beside those of independent images; the same with categories, subcategories, and
+picture size and source held constant; the noise ceiling; slopes within and between subcategories (a mixed model); paired
+comparisons of losses and models. No network is needed. Written: loss_correlations.csv,
+loss_correlations_by_category.csv, loss_comparisons.csv, mixed_model.csv, loss_forest, loss_scatter_<model> and
+reliability as .png and .pdf.
 """
 
 import argparse
@@ -16,13 +18,14 @@ from utils.core.names import LOSSES
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this stage."""
-    parser = build_parser(__doc__, "data", "output", "models")
+    parser = build_parser(__doc__, "data", "output", "models", "cluster")
     own = parser.add_argument_group("evaluation")
     own.add_argument(
         "--table",
         type=Path,
         metavar="PATH",
-        help="evaluate this CSV (image_id or image_file, a score column, loss columns) in place of the study's tables",
+        help="evaluate this CSV (image_id or image_file, a score column, loss columns; any of category, subcategory, group, "
+        "source, hits, false_alarms, n_resp) in place of the study's tables",
     )
     own.add_argument(
         "--loss-columns",
@@ -55,11 +58,13 @@ def main(args: argparse.Namespace) -> None:
         correlations = stage.loss_correlations(losses, args)
         by_category = stage.loss_correlations_by_category(losses, args)
         comparisons = stage.loss_comparisons(losses, args)
+        slopes = stage.loss_slopes(losses, args)
         run.write_table(correlations, "loss_correlations")
         run.write_table(by_category, "loss_correlations_by_category")
         run.write_table(comparisons, "loss_comparisons")
+        run.write_table(slopes, "mixed_model")
         stage.draw_losses(run, losses, correlations, args)
-        stage.summarise(correlations, comparisons)
+        stage.summarise(correlations, slopes, comparisons)
         run.count(images=len(losses.frame), measures=len(losses.measures))
 
 

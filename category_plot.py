@@ -22,7 +22,7 @@ MEASURES = (
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the script's parser."""
-    parser = build_parser(__doc__ or "", "output")
+    parser = build_parser(__doc__ or "", "output", "cluster")
     parser.add_argument(
         "--categories", nargs="+", metavar="CATEGORY", help="only these (default: all there are)"
     )

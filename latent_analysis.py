@@ -20,7 +20,7 @@ from utils.core.names import LAYERS, POOLS
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the script's parser."""
-    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "batch")
+    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "cluster", "batch")
     parser.add_argument("--calculate-latents", action="store_true", help="encode the images")
     parser.add_argument(
         "--distinctiveness-analysis",

@@ -55,7 +55,7 @@ def memcat(args: argparse.Namespace) -> Rows:
     from utils.statistics.partial_correlation import (
         bootstrap_partial_spearman,
     )
-    from utils.statistics.rank_correlation import bootstrap_spearman, rho_p, within_group_spearman
+    from utils.statistics.rank_correlation import rho_p
 
     sizes, category = memcat_sizes(args.divide)
     found: dict[str, list[tuple[float, ...]]] = {}
@@ -75,16 +75,15 @@ def memcat(args: argparse.Namespace) -> Rows:
         u, v, _ = draw_clustered(rng, sizes, ICC)  # unrelated
         kinds = (codes, None) if seed < ALONE else (codes,)
         strata, plan = category[codes], {"resamples": args.resamples, "seed": seed}
-        pair = [bootstrap_spearman(x, y, clusters=c, **plan) for c in kinds]
-        null = [float(rho_p(u[:, None], v[:, None], _rho(u, v), c)[0, 0]) for c in kinds]
-        note("rho", [inside(result, TRUTH) for result in pair], null)
+        pair = [_interval(x, y, c, **plan) for c in kinds]
+        null = [float(rho_p(u[:, None], v[:, None], np.zeros((1, 1)), c)[0, 0]) for c in kinds]
+        note("rho", [float(low <= TRUTH <= high) for low, high in pair], null)
 
         level = np.arange(5.0)[strata]  # a difference between categories in both columns
-        pair = [bootstrap_spearman(x + level, y - level, groups=strata, clusters=c, **plan) for c in kinds]
-        zero = np.array([[within_group_spearman(u + level, v - level, strata)]])
+        pair = [_interval(x + level, y - level, c, strata=strata, **plan) for c in kinds]
         a, b = (u + level)[:, None], (v - level)[:, None]
-        null = [float(rho_p(a, b, zero, c, strata)[0, 0]) for c in kinds]
-        note("rho within category", [inside(result, TRUTH) for result in pair], null)
+        null = [float(rho_p(a, b, np.zeros((1, 1)), c, strata)[0, 0]) for c in kinds]
+        note("rho within category", [float(low <= TRUTH <= high) for low, high in pair], null)
 
         z = draw_clustered(rng, sizes, ICC)[0]  # drives both columns and is held constant
         pair = [bootstrap_partial_spearman(u + z, v + z, z, clusters=c, **plan) for c in kinds]
@@ -107,7 +106,7 @@ def memcat(args: argparse.Namespace) -> Rows:
 def few(args: argparse.Namespace) -> Rows:
     """Rho with few subcategories: the jackknife and the wild bootstrap."""
     from utils.statistics import cluster_tests
-    from utils.statistics.rank_correlation import bootstrap_spearman, rho_p
+    from utils.statistics.rank_correlation import rho_p
 
     cluster_tests.WILD_DRAWS = 999
     all_sizes, _ = memcat_sizes(max(args.divide, 5))
@@ -118,9 +117,11 @@ def few(args: argparse.Namespace) -> Rows:
             sizes = rng.permutation(all_sizes)[:clusters]
             x, y, codes = draw_clustered(rng, sizes, ICC, BETWEEN, WITHIN)
             u, v, _ = draw_clustered(rng, sizes, ICC)
-            pair = [bootstrap_spearman(x, y, args.resamples, seed, clusters=c) for c in (codes, None)]
-            null = [float(rho_p(u[:, None], v[:, None], _rho(u, v), c)[0, 0]) < 0.05 for c in (codes, None)]
-            values.append((*(result.ci_low <= TRUTH <= result.ci_high for result in pair), *null))
+            pair = [_interval(x, y, c, args.resamples, seed) for c in (codes, None)]
+            null = [
+                float(rho_p(u[:, None], v[:, None], np.zeros((1, 1)), c)[0, 0]) < 0.05 for c in (codes, None)
+            ]
+            values.append((*(low <= TRUTH <= high for low, high in pair), *null))
         yield _row("rho", clusters, values)
 
 
@@ -175,10 +176,20 @@ def small(args: argparse.Namespace) -> Rows:
 PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {"memcat": memcat, "few": few, "small": small}
 
 
-def _rho(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    from utils.statistics.rank_correlation import spearman
+def _interval(
+    x: np.ndarray,
+    y: np.ndarray,
+    clusters: np.ndarray | None,
+    resamples: int,
+    seed: int,
+    strata: np.ndarray | None = None,
+) -> tuple[float, float]:
+    from utils.statistics.resampling import Resampler, correlate_resampled
 
-    return np.array([[spearman(x, y)[0]]])
+    resampler = Resampler(len(x), resamples, seed, clusters)
+    rho, samples = correlate_resampled(x[:, None], y[:, None], resampler, strata)
+    low, high = resampler.interval(rho, samples, correlation=True)
+    return float(low[0, 0]), float(high[0, 0])
 
 
 def _row(name: str, clusters: int, values: list) -> dict[str, float | int | str]:

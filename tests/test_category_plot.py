@@ -162,7 +162,12 @@ def test_distributions_are_the_plain_numbers():
     row = table.loc["animal"]
     assert row["mean"] == pytest.approx(animals.mean())
     assert row["p25"] == pytest.approx(animals.quantile(0.25))
-    assert row["ci_low"] == pytest.approx(mean_interval(animals, 100, 3)["ci_low"])
+    assert row["ci_low_independent"] == pytest.approx(mean_interval(animals, 100, 3)["ci_low"])
+    codes = pd.factorize(frame.loc[animals.index, "subcategory"])[0]
+    assert row["ci_low"] == pytest.approx(mean_interval(animals, 100, 3, codes)["ci_low"])
+    assert (row["cluster"], row["clusters"]) == ("subcategory", 3)
+    alone = distribution_table(frame, ["memorability"], 100, 3, "none").set_index("category")
+    assert (alone["ci_low"] == alone["ci_low_independent"]).all()
     assert table.loc[ALL_IMAGES, "n"] == 60
 
 
@@ -173,6 +178,10 @@ def test_rho_by_category_is_the_plain_one():
     assert table["animal"] == pytest.approx(1)
     assert table["food"] == pytest.approx(-1)
     assert table[ALL_IMAGES] == pytest.approx(spearman(frame["mse"], frame["memorability"])[0])
+    whole = rho_table(frame, ["mse"], 50)
+    inside = whole["category"] != ALL_IMAGES
+    assert whole.loc[~inside, "q"].tolist() == whole.loc[~inside, "p"].tolist(), "a family of its own"
+    assert whole["clusters"].tolist() == [3, 3, 6]
 
 
 def test_splits_are_counted_with_zeros():

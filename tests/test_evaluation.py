@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import assert_user_error, run_script_process
-from correlated import plain_within
+from correlated import plain_within, row_of
 from PIL import Image
 from scipy import stats
 
@@ -19,7 +19,13 @@ from utils.core.tables import output_file, read_table, write_table
 from utils.reconstruction import evaluation_stage
 from utils.reconstruction.figures import binned_means, draw_forest, draw_reliability, draw_scatter
 from utils.reconstruction.foreign_table import KEY_NAMES, recognise
-from utils.statistics.correlation_tables import paired_difference, score_ceiling
+from utils.statistics.clusters import find_clusters
+from utils.statistics.correlation_tables import (
+    paired_difference,
+    partial_spearman,
+    score_ceiling,
+)
+from utils.statistics.mixed_model import mixed_model_rows
 
 QUICK = ("--resamples", "60", "--splits", "5")
 MODEL, OTHER = "mem_vgg_autoencoder", "other"
@@ -88,6 +94,17 @@ def no_figures(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def no_slopes(request, monkeypatch):
+    """Leave the mixed models, which take seconds, to the test that is about them."""
+    if "slopes" not in request.node.name:
+        monkeypatch.setattr(
+            evaluation_stage,
+            "mixed_model_rows",
+            lambda frame, *_: mixed_model_rows(frame, [], find_clusters(frame, "none")),
+        )
+
+
+@pytest.fixture(autouse=True)
 def heard(caplog):
     """Let caplog hear the project's log, whatever an earlier test did to it."""
     logger = logging.getLogger("memorability")
@@ -145,7 +162,7 @@ def test_correlations_of_a_study(study, no_figures):
         losses = planted_losses(scores, (MODEL, OTHER).index(row.model))
         expected = stats.spearmanr(losses[row.measure], losses.memorability)
         assert row.rho == pytest.approx(expected.statistic, abs=1e-8)
-        assert row.p == pytest.approx(expected.pvalue, rel=1e-7)
+        assert row.p_independent == pytest.approx(expected.pvalue, rel=1e-7)
         within = plain_within(losses[row.measure], losses.memorability, losses.category)
         assert row.rho_within_category == pytest.approx(within, abs=1e-8)
         assert row.ci_low < row.rho < row.ci_high
@@ -161,6 +178,60 @@ def test_correlations_of_a_study(study, no_figures):
     exposure = table[table.measure == "exposure"].iloc[0]
     seen = planted_losses(scores, 9)
     assert exposure.rho == pytest.approx(stats.spearmanr(seen.ssim, seen.memorability).statistic, abs=1e-8)
+
+
+def test_subcategories_are_resampled_and_the_independent_interval_stands_beside(study, no_figures):
+    evaluate(study, "--scores-csv", study / "scores.csv", "--loss-columns", "mse", "--model-names", MODEL)
+    row = results(study).iloc[0]
+    losses = planted_losses(planted_scores()).sort_values("image_id")
+    codes = pd.factorize(losses.subcategory)[0]
+    together, alone = (row_of(losses.memorability, losses.mse, clusters=c) for c in (codes, None))
+    assert (row.cluster, row.clusters) == ("subcategory", 6)
+    assert (row.ci_low, row.ci_high, row.p) == pytest.approx((together.ci_low, together.ci_high, together.p))
+    assert (row.ci_low_independent, row.ci_high_independent) == pytest.approx((alone.ci_low, alone.ci_high))
+    comparison = results(study, "loss_comparisons")
+    assert comparison.empty
+    evaluate(study, "--scores-csv", study / "scores.csv", "--loss-columns", "mse", "--cluster", "none")
+    row = results(study).iloc[0]
+    assert row.cluster == "image"
+    assert (row.ci_low, row.ci_high) == pytest.approx((alone.ci_low, alone.ci_high))
+
+
+def test_clusters_that_the_table_lacks_stop_the_stage(study):
+    message = refused(study, "--scores-csv", study / "scores.csv", "--cluster", "group")
+    assert message == "--cluster group: no image has a group. To treat images as independent: --cluster none."
+
+
+def test_slopes_within_and_between_subcategories(study, no_figures):
+    evaluate(study, "--scores-csv", study / "scores.csv", "--loss-columns", "mse", "style")
+    table = results(study, "mixed_model")
+    assert table.effect.tolist() == ["within", "between", "between - within"] * 4
+    assert set(table.model) == {MODEL, OTHER}
+    losses = planted_losses(planted_scores()).sort_values("image_id")
+    own = mixed_model_rows(losses, ["mse"], find_clusters(losses))
+    first = table[(table.model == MODEL) & (table.measure == "mse")]
+    assert first.slope.to_numpy() == pytest.approx(own.slope.to_numpy(), rel=1e-6)
+    inside = table[table.effect == "within"]
+    assert inside.q.to_numpy() == pytest.approx(stats.false_discovery_control(inside.p.to_numpy()), rel=1e-6)
+    evaluate(study, "--cluster", "none", "--loss-columns", "mse")
+    assert results(study, "mixed_model").empty
+
+
+def test_picture_size_and_source_are_held_constant_where_the_table_has_them(tmp_path, no_figures):
+    rng = np.random.default_rng(6)
+    scores = planted_scores()
+    height = rng.integers(200, 800, len(scores))
+    scores = scores.assign(
+        current_height=height, current_width=500, source=rng.choice(["coco", "sun"], len(scores))
+    )
+    study = write_study(tmp_path / "out", scores, models=(MODEL,), exposures=False)
+    evaluate(study, "--scores-csv", study / "scores.csv", "--loss-columns", "mse")
+    row = results(study).iloc[0]
+    losses = planted_losses(scores)
+    held = np.column_stack([height * 500, scores.source == "sun"])
+    assert row.covariates == "pixel_count, source"
+    expected = partial_spearman(losses.mse, losses.memorability, held)[0]
+    assert row.rho_given_covariates == pytest.approx(expected, rel=1e-6)
 
 
 def test_correlations_by_category(study, no_figures):
@@ -189,7 +260,8 @@ def test_comparisons_of_losses_and_models(study, no_figures):
     own = paired_difference(joined, [("style", "other")], resamples=60, seed=0).iloc[0]
     for name in ("n", "rho_a", "rho_b", "difference", "ci_low", "ci_high", "p"):
         assert row[name] == pytest.approx(own[name], abs=1e-8), name
-    assert table.q.to_numpy() == pytest.approx(stats.false_discovery_control(table.p.to_numpy()), rel=1e-6)
+    for _, kind in table.groupby("comparison"):  # two claims, two families
+        assert kind.q.to_numpy() == pytest.approx(stats.false_discovery_control(kind.p.to_numpy()), rel=1e-6)
 
 
 def test_effect_of_categories_does_not_survive_holding_them_constant(tmp_path, no_figures):
@@ -229,9 +301,9 @@ def test_same_command_same_bytes(study):
 
 
 def test_seed_moves_the_interval_and_not_the_estimate(study, no_figures):
-    evaluate(study)
+    evaluate(study, "--cluster", "none")
     first = results(study)
-    evaluate(study, "--seed", 5)
+    evaluate(study, "--cluster", "none", "--seed", 5)
     second = results(study)
     assert (first.rho == second.rho).all()
     assert (first.ci_low != second.ci_low).any()

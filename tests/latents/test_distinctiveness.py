@@ -9,6 +9,7 @@ from scipy.stats import zscore
 from utils.core.errors import UserError
 from utils.latents.codes import open_latents
 from utils.latents.distinctiveness import (
+    Inference,
     centroid_distances,
     distinctiveness_correlations,
     distinctiveness_name,
@@ -182,7 +183,7 @@ def planted(count=400):
 
 def test_partial_correlations_tell_which_measure_carries_the_effect():
     table, losses = planted()
-    rows = distinctiveness_correlations(table, table[["image_id"]], losses, resamples=200, seed=0)
+    rows = distinctiveness_correlations(table, table[["image_id"]], losses, Inference(200, 0))
     rows = rows.set_index(["measure", "target", "held_constant"])
     plain = rows.loc[("distinctiveness", "memorability", "")]
     assert plain["rho"] == pytest.approx(spearman(table["distinctiveness"], table["memorability"])[0])
@@ -200,7 +201,7 @@ def test_partial_correlations_tell_which_measure_carries_the_effect():
 
 def test_without_losses_there_are_no_partial_rows():
     table, _ = planted()
-    rows = distinctiveness_correlations(table, table[["image_id"]], None, resamples=20, seed=0)
+    rows = distinctiveness_correlations(table, table[["image_id"]], None, Inference(20, 0))
     assert rows["measure"].tolist() == [
         "distinctiveness",
         "category_centroid_distance",
@@ -211,7 +212,15 @@ def test_without_losses_there_are_no_partial_rows():
 
 def test_merging_replaces_a_model_and_forgets_those_without_a_table():
     def rows(model, p):
-        return pd.DataFrame({"model": [model], "measure": "distinctiveness", "p": [p]})
+        return pd.DataFrame(
+            {
+                "model": [model],
+                "measure": "distinctiveness",
+                "target": "memorability",
+                "held_constant": "",
+                "p": [p],
+            }
+        )
 
     old = pd.concat([rows("a", 0.5), rows("b", 0.02), rows("gone", 0.001)])
     merged = merge_correlations(rows("a", 0.04), old, keep=["a", "b"])

@@ -7,6 +7,7 @@ from latents.test_distinctiveness import normal, study
 from scipy.stats import rankdata, spearmanr
 
 from utils.core.measure_names import MEASURES, WITHIN
+from utils.latents.distinctiveness import Inference
 from utils.latents.measure_stage import chosen_measures, correlate_measures, signs_in_words
 from utils.latents.measures import MeasureSettings, measure, measures_table
 
@@ -20,7 +21,7 @@ def measured(tmp_path_factory):
 
 def rows_of(measured, losses=None):
     about, found, table = measured
-    rows = correlate_measures(table, about, losses, found, 100, 0)
+    rows = correlate_measures(table, about, losses, found, Inference(100, 0))
     return rows.set_index(["measure", "held_constant"])
 
 

@@ -17,7 +17,8 @@ from utils.statistics.bootstrap import (
     resample_counts,
 )
 from utils.statistics.correlation_tables import (
-    INDEPENDENT_COLUMNS,
+    CORRELATION_COLUMNS,
+    DIFFERENCE_COLUMNS,
     bootstrap_partial_spearman,
     classification_metrics,
     correlation_rows,
@@ -401,8 +402,8 @@ def images():
 
 
 def test_correlation_rows_hold_every_statistic(images):
-    table = correlation_rows(images, ["good", "bad"], resamples=200, seed=3)
-    assert list(table.columns) == INDEPENDENT_COLUMNS
+    table = correlation_rows(images, ["good", "bad"], resamples=200, seed=3, cluster="none")
+    assert list(table.columns) == CORRELATION_COLUMNS
     assert list(table.measure) == ["good", "bad"]
     row = table.iloc[0]
     expected = stats.spearmanr(images.memorability, images.good)
@@ -490,7 +491,7 @@ def test_unknown_and_infinite_columns_are_refused(images):
 def test_by_category_is_the_category_alone(images, caplog):
     images.loc[images.category == "food", "bad"] = 2.0
     with caplog.at_level("WARNING"):
-        table = correlations_by_category(images, ["good", "bad"], resamples=60, seed=1)
+        table = correlations_by_category(images, ["good", "bad"], resamples=60, seed=1, cluster="none")
     assert list(table.category) == ["animal"] * 2 + ["food"] * 2 + ["vehicle"] * 2
     assert "rho_within_category" not in table
     food = images[images.category == "food"]
@@ -512,7 +513,9 @@ def test_by_category_is_the_category_alone(images, caplog):
 
 
 def test_paired_difference_against_the_plain_loop(images):
-    table = paired_difference(images, [("good", "bad"), ("bad", "good")], resamples=99, seed=5)
+    table = paired_difference(
+        images, [("good", "bad"), ("bad", "good")], resamples=99, seed=5, cluster="none"
+    )
     row = table.iloc[0]
     gaps = []
     for rows in drawn_rows(120, 99, 5):
@@ -523,7 +526,7 @@ def test_paired_difference_against_the_plain_loop(images):
     assert row.difference == pytest.approx(row.rho_a - row.rho_b)
     assert row.p == pytest.approx(2 * (1 + sum(np.array(gaps) <= 0)) / 100)
     assert table.difference[1] == -row.difference
-    assert list(table.columns)[-3:] == ["q", "resamples", "seed"]
+    assert list(table.columns) == [*DIFFERENCE_COLUMNS, "resamples", "seed"]
 
 
 def test_paired_difference_of_equals_and_of_too_few(images):

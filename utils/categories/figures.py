@@ -188,7 +188,17 @@ def draw_rho(table: pd.DataFrame, title: str) -> Figure:
                 text = "undefined" if known else f"only {row['n']:.0f} images"
                 axis.text(0.02, place, text, fontsize=8, color=NEUTRAL, va="center")
                 continue
-            axis.plot([row["ci_low"], row["ci_high"]], [place, place], color=colours[name], linewidth=2)
+            ends = ("_independent", 5, 0.35), ("", 1.8, 1.0)  # thin and long over thick and short
+            for suffix, width, alpha in ends:
+                span = [row[f"ci_low{suffix}"], row[f"ci_high{suffix}"]]
+                axis.plot(
+                    span,
+                    [place, place],
+                    color=colours[name],
+                    linewidth=width,
+                    alpha=alpha,
+                    solid_capstyle="butt",
+                )
             axis.plot(
                 row["rho"], place, "D" if name == ALL_IMAGES else "o", color=colours[name], markersize=6
             )
@@ -196,13 +206,16 @@ def draw_rho(table: pd.DataFrame, title: str) -> Figure:
         axis.set_title(_heading(measure), fontsize=10)
         axis.grid(axis="x", color="#EEEEEE", linewidth=0.8)
         axis.set_axisbelow(True)
-    low, high = np.nanmin([*table["ci_low"], -0.05]), np.nanmax([*table["ci_high"], 0.05])
+    low = np.nanmin([*table["ci_low"], *table["ci_low_independent"], -0.05])
+    high = np.nanmax([*table["ci_high"], *table["ci_high_independent"], 0.05])
     for axis in panels:
         axis.set_xlim(low - 0.04, high + 0.04)
         axis.locator_params(axis="x", nbins=4)
     for axis in axes[-1]:
         axis.set_xlabel("Spearman's ρ")
-    _title(figure, f"{title} (lines: 95 % intervals; grey: interval of all images)")
+    clustered = (table["cluster"] != "image").any()
+    note = "thin: 95 % intervals; thick: if images were independent" if clustered else "lines: 95 % intervals"
+    _title(figure, f"{title} ({note}; grey: interval of all images)")
     return figure
 
 

@@ -19,6 +19,7 @@ from utils.categories.tables import (
     rho_table,
     split_table,
     subcategory_table,
+    with_labels,
 )
 from utils.core.log import log
 from utils.core.run import Run
@@ -31,6 +32,7 @@ class Plotter:
         self.args, self.run, self.study = args, run, study
         self.paths: list[Path] = []
         self.sampling = {"resamples": args.resamples, "seed": args.seed}
+        self.inference = {**self.sampling, "cluster": args.cluster}
 
     def wants(self, measure: str) -> bool:
         """Say whether a measure is to be drawn."""
@@ -45,7 +47,7 @@ class Plotter:
         """Draw what belongs to the images themselves: memorability, splits, subcategories."""
         images = self.study.images
         if self.wants("memorability"):
-            table = distribution_table(images, ["memorability"], **self.sampling)
+            table = distribution_table(images, ["memorability"], **self.inference)
             self.save(
                 draw_distributions(images, table, "Memorability by category"), table, "category_memorability"
             )
@@ -68,7 +70,8 @@ class Plotter:
         )
         for frames, name, title in kinds:
             for model, frame in frames.items():
-                table = distribution_table(frame, list(frame.columns[3:]), **self.sampling)
+                labelled = with_labels(frame, self.study.images)
+                table = distribution_table(labelled, list(frame.columns[3:]), **self.inference)
                 self.save(draw_distributions(frame, table, f"{title}: {model}"), table, name, model)
         for model in sorted({*self.study.losses, *self.study.distances}):
             self.correlations(model)
@@ -86,7 +89,7 @@ class Plotter:
             for key in keys[1:]:
                 frame[key] = frame[key].fillna(frame["image_id"].map(known[key]))
         measures = [name for name in frame.columns if name not in {"image_id", "category", "memorability"}]
-        table = rho_table(frame, measures, **self.sampling)
+        table = rho_table(with_labels(frame, self.study.images), measures, **self.inference)
         self.save(draw_rho(table, f"Correlation with memorability: {model}"), table, "category_rho", model)
         figure = draw_scatters(frame, table, f"Memorability by category: {model}")
         self.save(figure, frame, "category_scatter", model)

@@ -17,7 +17,7 @@ from utils.core.tables import models_with, output_file
 from utils.statistics.correlation_tables import (
     correlation_rows,
     correlations_by_category,
-    false_discovery_q,
+    find_clusters,
     mean_interval,
 )
 
@@ -29,6 +29,7 @@ NO_CATEGORY = "(no category)"
 ALL_IMAGES = "all images"
 MEMORABILITY = "memorability"
 DISTANCES = ("distinctiveness", "category_centroid_distance", "global_centroid_distance")
+INTERVALS = ("ci_low", "ci_high", "ci_low_independent", "ci_high_independent")
 _PERCENTILES = {"minimum": 0, "p05": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "maximum": 100}
 
 
@@ -37,7 +38,7 @@ class Study:
     """The tables of an output folder that have categories.
 
     Attributes:
-        images: One row per image: ``image_id, category, memorability``; ``subcategory``, ``split`` (empty if unknown).
+        images: One row per image: ``image_id, category, memorability``; ``subcategory, split, group`` (empty if unknown).
         losses: Per model, ``image_id, category, memorability`` and the losses.
         distances: Per model, the same with the measures of distinctiveness.
     """
@@ -100,7 +101,7 @@ def _images(tables: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
             f"Nothing to plot in {folder}: none of splits.csv, test_loss_<model>.csv and distinctiveness_<model>.csv is "
             "there. They are written by: python autoencoder_test.py, python latent_analysis.py"
         )
-    names = ["image_id", "category", "subcategory", "memorability", "split"]
+    names = ["image_id", "category", "subcategory", "memorability", "split", "group"]
     parts = [table.reindex(columns=names) for table in tables]
     stacked = pd.concat(parts, ignore_index=True)
     scores = stacked.groupby("image_id")["memorability"].agg(["min", "max"])
@@ -112,8 +113,9 @@ def _images(tables: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
             " Delete the old ones and run their stages again."
         )
     # first() takes, per column, the first cell that is not missing
-    images = stacked.replace({"subcategory": {"": None}}).groupby("image_id", sort=True).first().reset_index()
-    return images.fillna({"subcategory": "", "split": ""})
+    known = stacked.replace({"subcategory": {"": None}, "group": {"": None}})
+    images = known.groupby("image_id", sort=True).first().reset_index()
+    return images.fillna({"subcategory": "", "split": "", "group": ""})
 
 
 def _keep(frame: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
@@ -153,20 +155,34 @@ def _choose(study: Study, categories: Sequence[str], folder: Path) -> Study:
 # ------------------------------------------------------------------------------------------------ numbers
 
 
+def with_labels(frame: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """Put each image's subcategory and group, as far as they are known, beside its measures."""
+    names = [
+        name for name in ("subcategory", "group") if name in images.columns and name not in frame.columns
+    ]
+    return frame.merge(images[["image_id", *names]], on="image_id", how="left", validate="one_to_one")
+
+
 def distribution_table(
-    frame: pd.DataFrame, measures: Sequence[str], resamples: int = 1000, seed: int = 0
+    frame: pd.DataFrame,
+    measures: Sequence[str],
+    resamples: int = 1000,
+    seed: int = 0,
+    cluster: str | None = None,
 ) -> pd.DataFrame:
     """Summarise measures by category, and over all images last.
 
     Args:
-        frame: One row per image, with ``category`` and the measures.
+        frame: One row per image, with ``category``, the measures, and ``subcategory`` or ``group`` where known.
         measures: Columns to summarise.
         resamples: Bootstrap resamples behind the interval of the mean.
         seed: Their seed.
+        cluster: What is resampled as a whole (:func:`utils.statistics.clusters.find_clusters`).
 
     Returns:
-        A row per measure and category: n, mean with 95 % interval, sd, and percentiles.
+        A row per measure and category: n, mean with 95 % interval (and that of independent images), sd, percentiles.
     """
+    clustering = find_clusters(frame, cluster)
     rows = []
     for measure in measures:
         known = frame.dropna(subset=[measure])
@@ -174,48 +190,58 @@ def distribution_table(
         for name, group in groups:
             if group.empty or (name == ALL_IMAGES and len(groups) == 2):
                 continue  # one category is all images
-            values = group[measure].to_numpy(float)
-            row = {"measure": measure, "category": name, **mean_interval(values, resamples, seed)}
+            values, codes = group[measure].to_numpy(float), clustering.codes(group)
+            row = {"measure": measure, "category": name, "cluster": clustering.unit}
+            row["clusters"] = len(values) if codes is None else len(np.unique(codes))
+            row |= mean_interval(values, resamples, seed, codes)
+            alone = mean_interval(values, resamples, seed)
+            row |= {f"{end}_independent": alone[end] for end in ("ci_low", "ci_high")}
             row |= {key: float(np.percentile(values, at)) for key, at in _PERCENTILES.items()}
             rows.append(row)
-    columns = [
-        "measure",
-        "category",
-        "n",
-        "mean",
-        "ci_low",
-        "ci_high",
-        "sd",
-        *_PERCENTILES,
-        "resamples",
-        "seed",
-    ]
-    return pd.DataFrame(rows)[columns]
+    columns = ["measure", "category", "n", "cluster", "clusters", "mean", *INTERVALS, "sd"]
+    return pd.DataFrame(rows)[[*columns, *_PERCENTILES, "resamples", "seed"]]
 
 
 def rho_table(
-    frame: pd.DataFrame, measures: Sequence[str], resamples: int = 1000, seed: int = 0
+    frame: pd.DataFrame,
+    measures: Sequence[str],
+    resamples: int = 1000,
+    seed: int = 0,
+    cluster: str | None = None,
 ) -> pd.DataFrame:
     """Correlate measures with memorability inside each category and, last, over all images.
 
     Args:
-        frame: One row per image, with ``category``, ``memorability`` and the measures.
+        frame: One row per image, with ``category``, ``memorability``, the measures, and ``subcategory`` or ``group``
+            where known.
         measures: Columns to correlate.
         resamples: Bootstrap resamples.
         seed: Their seed.
+        cluster: What is resampled as a whole (:func:`utils.statistics.clusters.find_clusters`).
     """
-    options = {"subcategory": None, "resamples": resamples, "seed": seed}
-    inside = correlations_by_category(frame, measures, **options)
-    parts = [inside]
+    options = {"subcategory": None, "resamples": resamples, "seed": seed, "cluster": cluster}
+    # By category and over all images are two claims, each a family of tests.
+    parts = [correlations_by_category(frame, measures, **options)]
     if frame["category"].nunique() > 1:
         parts.append(correlation_rows(frame, measures, category=None, **options).assign(category=ALL_IMAGES))
     table = pd.concat(parts, ignore_index=True)
-    table["q"] = false_discovery_q(table["p"])
     order = {name: place for place, name in enumerate(measures)}
     table = table.sort_values(
         "measure", key=lambda column: column.map(order), kind="stable", ignore_index=True
     )
-    return table[["measure", "category", "n", "rho", "ci_low", "ci_high", "p", "q", "resamples", "seed"]]
+    columns = [
+        "measure",
+        "category",
+        "n",
+        "cluster",
+        "clusters",
+        "rho",
+        *INTERVALS,
+        "p",
+        "q",
+        "p_independent",
+    ]
+    return table[[*columns, "resamples", "seed"]]
 
 
 def split_table(images: pd.DataFrame) -> pd.DataFrame:
@@ -233,7 +259,10 @@ def split_table(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def subcategory_table(images: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Rank subcategories by mean memorability, the most memorable first; empty where there are none."""
+    """Rank subcategories by mean memorability, the most memorable first; empty where there are none.
+
+    The interval of a mean is of images of this very subcategory, hence of single images.
+    """
     known = images[images["subcategory"] != ""]
     rows = [
         {"category": category, "subcategory": name, **mean_interval(group["memorability"], resamples, seed)}

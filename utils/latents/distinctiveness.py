@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +24,10 @@ from utils.latents.neighbours import Neighbours, SearchSettings, nearest_neighbo
 from utils.latents.rows import row_blocks
 from utils.statistics.correlation_tables import (
     MIN_IMAGES,
+    add_q,
     bootstrap_partial_spearman,
     correlation_rows,
-    false_discovery_q,
+    find_clusters,
 )
 from utils.statistics.noise_ceiling import reliability_columns
 
@@ -260,63 +261,103 @@ def distinctiveness_table(
 # ------------------------------------------------------------------------------------------------ correlations
 
 
+@dataclass(frozen=True)
+class Inference:
+    """How intervals and p-values of the correlations come about.
+
+    Attributes:
+        resamples: Bootstrap resamples.
+        seed: Their seed.
+        cluster: What is resampled as a whole (:func:`utils.statistics.clusters.find_clusters`).
+    """
+
+    resamples: int = 1000
+    seed: int = 0
+    cluster: str | None = None
+
+    def rows(
+        self, frame: pd.DataFrame, measures: Sequence[str], target: str = "memorability"
+    ) -> pd.DataFrame:
+        """Return rows of the table in which nothing is held constant."""
+        found = correlation_rows(
+            frame, measures, target, resamples=self.resamples, seed=self.seed, cluster=self.cluster
+        )
+        return found.assign(held_constant="")
+
+
 def distinctiveness_correlations(
-    table: pd.DataFrame, about: pd.DataFrame, losses: pd.DataFrame | None, resamples: int, seed: int
+    table: pd.DataFrame, about: pd.DataFrame, losses: pd.DataFrame | None, inference: Inference
 ) -> pd.DataFrame:
     """Correlate the measures with memorability and with reconstruction error: do they say different things?
 
     Args:
         table: Rows of ``distinctiveness_<model>.csv``.
-        about: The data set's columns (subcategory and response counts, where there are any), by ``image_id``.
+        about: The data set's columns (labels and response counts, where there are any), by ``image_id``.
         losses: ``test_loss_<model>.csv``, or None.
-        resamples: Bootstrap resamples.
-        seed: Their seed.
+        inference: How intervals and p-values come about.
 
     Returns:
         Rows of ``distinctiveness_correlations.csv`` without ``model``; ``held_constant`` names what is partialled
         out of both columns (first-order partial Spearman correlation).
     """
-    columns = [name for name in about.columns if name == "subcategory"] + reliability_columns(about)
-    frame = table.merge(about[["image_id", *columns]], on="image_id", validate="one_to_one")
-    frame["category"] = frame["category"].fillna("")
-    rows = [correlation_rows(frame, list(MEASURES), resamples=resamples, seed=seed)]
+    frame = with_groups_and_counts(table, about)
+    rows = [inference.rows(frame, list(MEASURES))]
     if losses is not None:
         names = [name for name in LOSSES if name in losses.columns]
         frame = frame.merge(losses[["image_id", *names]], on="image_id", how="left", validate="one_to_one")
-        rows.append(correlation_rows(frame, names, target="distinctiveness", resamples=resamples, seed=seed))
+        rows.append(inference.rows(frame, names, target="distinctiveness"))
         pairs = [pair for loss in names for pair in (("distinctiveness", loss), (loss, "distinctiveness"))]
-        rows.append(pd.DataFrame([partial_row(frame, *pair, resamples, seed) for pair in pairs]))
-    result = pd.concat(rows, ignore_index=True)
-    result["held_constant"] = result["held_constant"].fillna("") if "held_constant" in result else ""
-    return result.assign(q=false_discovery_q(result["p"]))
+        rows.append(pd.DataFrame([partial_row(frame, *pair, inference) for pair in pairs]))
+    return add_families(pd.concat(rows, ignore_index=True))
 
 
 def with_groups_and_counts(table: pd.DataFrame, about: pd.DataFrame) -> pd.DataFrame:
-    """Add what the correlations need of each image: subcategory and response counts, where there are any.
+    """Add what the correlations need of each image: labels, size, response counts or halves, where there are any.
 
     Args:
         table: Measures by ``image_id``, with ``category``.
         about: The data set's columns by ``image_id``.
     """
-    columns = [name for name in ("subcategory", "hits", "false_alarms", "n_resp") if name in about.columns]
+    labels = ("subcategory", "group", "source", "pixel_count")
+    columns = [name for name in about.columns if name in labels] + reliability_columns(about)
     frame = table.merge(about[["image_id", *columns]], on="image_id", validate="one_to_one")
     return frame.assign(category=frame["category"].fillna(""))
 
 
-def partial_row(frame: pd.DataFrame, measure: str, held: str, resamples: int, seed: int) -> dict:
+def partial_row(frame: pd.DataFrame, measure: str, held: str, inference: Inference) -> dict:
     """Correlate a measure with memorability with another column's ranks held constant, as a row of the table."""
-    block = frame[["memorability", measure, held]].dropna()
+    block = frame[frame[["memorability", measure, held]].notna().all(axis=1)]
+    clustering = find_clusters(frame, inference.cluster)
+    codes = clustering.codes(block)
     row = {"measure": measure, "target": "memorability", "held_constant": held, "n": len(block)}
-    row |= {"resamples": resamples, "seed": seed, **dict.fromkeys(("rho", "p", "ci_low", "ci_high"), np.nan)}
-    if len(block) >= MIN_IMAGES:
-        values = (block[name].to_numpy(float) for name in (measure, "memorability", held))
-        found = bootstrap_partial_spearman(*values, resamples=resamples, seed=seed)
-        row |= {"rho": found.rho, "p": found.p, "ci_low": found.ci_low, "ci_high": found.ci_high}
+    row |= {"resamples": inference.resamples, "seed": inference.seed, "n_within_subcategory": 0}
+    row |= {"cluster": clustering.unit, "clusters": len(block) if codes is None else len(np.unique(codes))}
+    if len(block) < MIN_IMAGES:
+        return row
+    values = [block[name].to_numpy(float) for name in (measure, "memorability", held)]
+    for suffix, some in (("", codes), ("_independent", None)):
+        found = bootstrap_partial_spearman(*values, inference.resamples, inference.seed, some)
+        row |= {"rho": found.rho, f"p{suffix}": found.p}
+        row |= {f"ci_low{suffix}": found.ci_low, f"ci_high{suffix}": found.ci_high}
     return row
 
 
+def add_families(rows: pd.DataFrame) -> pd.DataFrame:
+    """Take q over one family per claim.
+
+    The claims: measures of distinctiveness go with memorability; losses go with distinctiveness; measures do so with
+    the loss held constant; losses do so with a measure held constant.
+
+    Args:
+        rows: Rows of ``distinctiveness_correlations.csv``, of one model or several.
+    """
+    partial = rows["held_constant"].fillna("") != ""
+    claims = rows.assign(_partial=partial, _loss=rows["measure"].isin(LOSSES))
+    return add_q(claims, ["target", "_partial", "_loss"]).drop(columns=["_partial", "_loss"])
+
+
 def merge_correlations(new: pd.DataFrame, old: pd.DataFrame | None, keep: Sequence[str]) -> pd.DataFrame:
-    """Replace the rows of the models just analysed; q is taken over the whole table again.
+    """Replace the rows of the models just analysed; q is taken over all models again.
 
     Args:
         new: Rows with ``model``.
@@ -326,7 +367,7 @@ def merge_correlations(new: pd.DataFrame, old: pd.DataFrame | None, keep: Sequen
     if old is not None:
         stays = old["model"].isin(keep) & ~old["model"].isin(new["model"])
         new = pd.concat([kept_rows(old, stays), new], ignore_index=True)
-    return new.assign(q=false_discovery_q(new["p"]))
+    return add_families(new)
 
 
 def forget_partial(settings: SearchSettings) -> None:

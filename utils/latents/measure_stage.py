@@ -14,9 +14,8 @@ from utils.core.log import log
 from utils.core.measure_names import MEASURES, WITHIN
 from utils.core.names import LOSSES
 from utils.latents.codes import Latents
-from utils.latents.distinctiveness import partial_row, with_groups_and_counts
+from utils.latents.distinctiveness import Inference, partial_row, with_groups_and_counts
 from utils.latents.measures import Measured, MeasureSettings, measure, measures_table
-from utils.statistics.correlation_tables import correlation_rows
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +39,7 @@ def analyse_measures(
     """Measure, write ``distinctiveness_measures_<model>.csv``, and correlate.
 
     Args:
-        args: With ``measure, measure_neighbours, memory_mb, resamples, seed``.
+        args: With ``measure, measure_neighbours, memory_mb, resamples, seed, cluster``.
         run: The run.
         latents: The codes.
         about: The data set's rows in the order of the codes.
@@ -58,7 +57,9 @@ def analyse_measures(
         measured = measure(latents, settings, categories, bar.update)
     table = measures_table(latents, measured, about)
     run.write_table(table, "distinctiveness_measures", latents.path.stem.removeprefix("latents_"))
-    rows = correlate_measures(table, about, losses, measured, args.resamples, args.seed)
+    rows = correlate_measures(
+        table, about, losses, measured, Inference(args.resamples, args.seed, args.cluster)
+    )
     log.info("%s", signs_in_words(rows))
     return rows
 
@@ -73,8 +74,7 @@ def correlate_measures(
     about: pd.DataFrame,
     losses: pd.DataFrame | None,
     measured: Measured,
-    resamples: int,
-    seed: int,
+    inference: Inference,
 ) -> pd.DataFrame:
     """Correlate every measure with memorability, alone and with reconstruction error held constant.
 
@@ -83,8 +83,7 @@ def correlate_measures(
         about: The data set's columns (subcategory and response counts, where there are any), by ``image_id``.
         losses: ``test_loss_<model>.csv``, or None.
         measured: What the table was made from, for what each measure depends on.
-        resamples: Bootstrap resamples.
-        seed: Their seed.
+        inference: How intervals and p-values come about.
 
     Returns:
         A row per measure; with losses, two more: the measure with the error held constant, and the error (lpips-sq
@@ -92,14 +91,14 @@ def correlate_measures(
     """
     frame = with_groups_and_counts(table, about)
     names = [name for name in measured.values if np.isfinite(frame[name]).any()]
-    rows = [correlation_rows(frame, names, resamples=resamples, seed=seed).assign(held_constant="")]
+    rows = [inference.rows(frame, names)]
     there = [name for name in LOSSES if losses is not None and name in losses.columns]
     if losses is not None and there:
         error = "lpips-sq" if "lpips-sq" in there else there[0]
         frame = frame.merge(losses[["image_id", error]], on="image_id", how="left", validate="one_to_one")
         whole = [name for name in names if not name.endswith(WITHIN)]
         pairs = [pair for name in whole for pair in ((name, error), (error, name))]
-        rows.append(pd.DataFrame([partial_row(frame, *pair, resamples, seed) for pair in pairs]))
+        rows.append(pd.DataFrame([partial_row(frame, *pair, inference) for pair in pairs]))
     result = pd.concat(rows, ignore_index=True)
     return result.assign(setting=result["measure"].map(measured.settings).fillna(""))
 

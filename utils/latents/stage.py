@@ -34,6 +34,7 @@ from utils.latents.codes import (
     row_checksums,
 )
 from utils.latents.distinctiveness import (
+    Inference,
     distinctiveness_correlations,
     distinctiveness_name,
     distinctiveness_table,
@@ -255,7 +256,9 @@ def analyse_distinctiveness(
     run.write_table(table, "distinctiveness", name)
     forget_partial(settings)
     losses = _losses(args, run, stem)
-    rows = distinctiveness_correlations(table, about, losses, args.resamples, args.seed)
+    rows = distinctiveness_correlations(
+        table, about, losses, Inference(args.resamples, args.seed, args.cluster)
+    )
     if chosen_measures(args.measure):
         more = analyse_measures(args, run, latents, about, losses)
         rows = pd.concat([rows, more], ignore_index=True)

@@ -4,6 +4,7 @@ import itertools
 import math
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,12 +17,16 @@ from utils.core.tables import models_with
 from utils.reconstruction.figures import draw_forest, draw_reliability, draw_scatter
 from utils.reconstruction.foreign_table import read_foreign
 from utils.reconstruction.loss_tables import LossTable, read_study_losses
+from utils.statistics.clusters import PLURALS
 from utils.statistics.correlation_tables import (
     MIN_IMAGES,
+    add_q,
     correlation_rows,
     correlations_by_category,
+    find_clusters,
     paired_difference,
 )
+from utils.statistics.mixed_model import WITHIN, mixed_model_rows
 
 
 def read_losses(run: Run, args: Namespace) -> LossTable:
@@ -67,10 +72,8 @@ def check_enough(losses: LossTable, place: Path) -> None:
 
 def loss_correlations(losses: LossTable, args: Namespace) -> pd.DataFrame:
     """Return `loss_correlations.csv`."""
-    table = correlation_rows(
-        losses.frame, list(losses.measures), resamples=args.resamples, seed=args.seed, splits=args.splits
-    )
-    return named(table, losses).drop(columns="target")
+    table = correlation_rows(losses.frame, list(losses.measures), **_sampling(args), splits=args.splits)
+    return _by_claim(named(table, losses))
 
 
 def loss_correlations_by_category(losses: LossTable, args: Namespace) -> pd.DataFrame:
@@ -80,10 +83,30 @@ def loss_correlations_by_category(losses: LossTable, args: Namespace) -> pd.Data
             columns=[column.name for column in TABLES["loss_correlations_by_category"].columns]
         )
     table = correlations_by_category(
-        losses.frame, list(losses.measures), resamples=args.resamples, seed=args.seed, splits=args.splits
+        losses.frame, list(losses.measures), **_sampling(args), splits=args.splits
     )
     table = table[table["n"] > 0]  # a model tested on some categories only
-    return named(table, losses).drop(columns="target")
+    return _by_claim(named(table, losses))
+
+
+def _by_claim(table: pd.DataFrame) -> pd.DataFrame:
+    """Take q over the losses of all models, and over the rivals: two claims."""
+    claims = table.assign(_rival=table["model"] == RIVAL_MODEL)
+    return add_q(claims, ["_rival"]).drop(columns=["_rival", "target"])
+
+
+def loss_slopes(losses: LossTable, args: Namespace) -> pd.DataFrame:
+    """Return `mixed_model.csv`; without rows where images have no clusters."""
+    clustering = find_clusters(losses.frame, args.cluster)
+    table = mixed_model_rows(losses.frame, list(losses.measures), clustering)
+    table = named(table, losses).assign(cluster=clustering.unit)
+    table = add_q(table.assign(_rival=table["model"] == RIVAL_MODEL), ["effect", "_rival"])
+    return table[[column.name for column in TABLES["mixed_model"].columns]]
+
+
+def _sampling(args: Namespace) -> dict[str, Any]:
+    """Return what is resampled, how often and from which seed."""
+    return {"cluster": args.cluster, "resamples": args.resamples, "seed": args.seed}
 
 
 def named(table: pd.DataFrame, losses: LossTable) -> pd.DataFrame:
@@ -114,12 +137,13 @@ def loss_comparisons(losses: LossTable, args: Namespace) -> pd.DataFrame:
         if kind:
             pairs.append((first, second))
             kinds.append(kind)
-    table = paired_difference(losses.frame, pairs, resamples=args.resamples, seed=args.seed)
+    table = paired_difference(losses.frame, pairs, **_sampling(args))
     for side in ("a", "b"):
         owners = [losses.measures[column] for column in table[f"measure_{side}"]]
         table[f"model_{side}"] = [model for model, _ in owners]
         table[f"measure_{side}"] = [loss for _, loss in owners]
     table.insert(0, "comparison", kinds)
+    table = add_q(table, ["comparison"])
     return table.sort_values("comparison", kind="stable").reset_index(drop=True)
 
 
@@ -140,18 +164,38 @@ def draw_losses(run: Run, losses: LossTable, correlations: pd.DataFrame, args: N
         run.save_figure(figure, "reliability")
 
 
-def summarise(correlations: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+def summarise(correlations: pd.DataFrame, slopes: pd.DataFrame, comparisons: pd.DataFrame) -> None:
     """Say the result in a line per model and loss."""
     for row in correlations.itertuples():
         if math.isnan(row.rho):
             log.info("%s, %s: rho is undefined (n = %d)", row.model, row.measure, row.n)
             continue
-        text = f"{row.model}, {row.measure}: rho = {row.rho:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}], n = {row.n}"
+        text = f"{row.model}, {row.measure}: rho = {row.rho:.3f} {_between(row.ci_low, row.ci_high)}, n = {row.n}"
+        if row.cluster != "image":
+            alone = _between(row.ci_low_independent, row.ci_high_independent)
+            text += f" from {row.clusters} {PLURALS[row.cluster]} (if images were independent {alone})"
         if not math.isnan(row.rho_within_category):
-            text += f", within category {row.rho_within_category:.3f}"
+            ends = _between(row.ci_low_within_category, row.ci_high_within_category)
+            text += f", within category {row.rho_within_category:.3f} {ends}"
         if not math.isnan(row.rho_over_ceiling):
             text += f", {100 * row.rho_over_ceiling:.0f} % of the noise ceiling {row.ceiling:.3f}"
         log.info("%s", text)
+    for row in slopes[slopes["effect"] == WITHIN].itertuples():
+        if not math.isnan(row.slope):
+            ends = _between(row.ci_low, row.ci_high)
+            log.info(
+                "%s, %s: slope within %s %.3f %s",
+                row.model,
+                row.measure,
+                PLURALS[row.cluster],
+                row.slope,
+                ends,
+            )
     if len(comparisons):
         differ = int((comparisons["q"] < 0.05).sum())
         log.info("%d of %d compared pairs of correlations differ (q < 0.05)", differ, len(comparisons))
+
+
+def _between(low: float, high: float) -> str:
+    """Write an interval, or that there is none."""
+    return "[no interval]" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]"

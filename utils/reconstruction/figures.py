@@ -34,6 +34,7 @@ def draw_forest(correlations: pd.DataFrame) -> Figure:
     correlations = _rivals_in_every_panel(correlations)
     models = list(dict.fromkeys(correlations["model"]))
     measures = list(dict.fromkeys(correlations["measure"]))
+    clustered = (correlations["cluster"] != "image").any()
     columns = min(len(models), 3)
     rows = -(-len(models) // columns)
     figure, axes = new_figure(
@@ -57,7 +58,10 @@ def draw_forest(correlations: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(measures)), measures)
     axes[0, 0].set_ylim(len(measures) - 0.4, -0.6)
     for axis in axes[-1]:
-        axis.set_xlabel("Spearman's ρ with memorability (95 % interval)")
+        axis.set_xlabel(
+            "Spearman's ρ with memorability (95 % interval"
+            + ("; thick: if images were\nindependent)" if clustered else ")")
+        )
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
@@ -78,18 +82,17 @@ def _forest_panel(axis: Axes, table: pd.DataFrame) -> None:
     places = np.arange(len(table))
     axis.axvline(0, color=NEUTRAL, linewidth=0.8)
     kinds = (
-        ("overall", -0.13, OVERALL, "o", ("rho", "ci_low", "ci_high")),
-        (
-            "within category",
-            0.13,
-            WITHIN,
-            "D",
-            ("rho_within_category", "ci_low_within_category", "ci_high_within_category"),
-        ),
+        ("overall", -0.13, OVERALL, "o", ""),
+        ("within category", 0.13, WITHIN, "D", "_within_category"),
     )
-    for label, shift, colour, marker, names in kinds:
-        rho, low, high = (table[name].to_numpy(np.float64) for name in names)
-        axis.hlines(places + shift, low, high, color=colour, linewidth=2)
+    for label, shift, colour, marker, suffix in kinds:
+        rho = table[f"rho{suffix}"].to_numpy(np.float64)
+        for kind, width, alpha in (
+            ("_independent", 5, 0.35),
+            ("", 1.8, 1.0),
+        ):  # thin and long over thick and short
+            low, high = (table[f"{end}{suffix}{kind}"].to_numpy(np.float64) for end in ("ci_low", "ci_high"))
+            axis.hlines(places + shift, low, high, color=colour, linewidth=width, alpha=alpha)
         face = colour if marker == "o" else "white"
         axis.plot(
             rho,
@@ -138,7 +141,7 @@ def draw_scatter(frame: pd.DataFrame, columns: dict[str, str], table: pd.DataFra
         _scatter_panel(axis, frame[["memorability", "category", column]].dropna(), column, colours)
         value = f"ρ = {rho[loss]:.2f}".replace("-", "−") if np.isfinite(rho[loss]) else "ρ undefined"
         axis.set_title(f"{shorten(loss, 24)}   {value}")
-        named = {"exposure": "training loss at exposure", **{name: "measure, no network" for name in RIVALS}}
+        named = {"exposure": "training loss at exposure", **dict.fromkeys(RIVALS, "measure, no network")}
         axis.set_xlabel(named.get(loss, "loss"))
     for axis in axes.flat[len(columns) :]:
         axis.set_visible(False)

@@ -97,10 +97,9 @@ def _label(row: pd.Series) -> str:
 
 
 def _within_cell(row: pd.Series) -> Block:
-    """The pooled within-category rho above its interval, where the table has one."""
-    # Undeclared columns of open-ended tables come as text.
-    low, high = (float(row.get(f"{end}_within_category", "") or math.nan) for end in ("ci_low", "ci_high"))
-    return {"text": show(row["rho_within_category"]), "range": show_range(low, high)}
+    """The pooled within-category rho above its interval."""
+    ends = (row[f"{end}_within_category"] for end in ("ci_low", "ci_high"))
+    return {"text": show(row["rho_within_category"]), "range": show_range(*ends)}
 
 
 def correlation_block(
@@ -113,6 +112,7 @@ def correlation_block(
         "ρ",
         "95 % interval",
         INTERVAL_SCALE,
+        "if images were independent",
         "q",
         "within category",
         "noise ceiling",
@@ -126,6 +126,7 @@ def correlation_block(
                 show(row["rho"]),
                 show_range(row["ci_low"], row["ci_high"]),
                 drawn_interval(row),
+                show_range(row["ci_low_independent"], row["ci_high_independent"]),
                 show_p(row["q"]),
                 _within_cell(row),
                 show(row["ceiling"]),

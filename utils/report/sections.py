@@ -22,6 +22,11 @@ from utils.report.blocks import (
 )
 
 TOP_FEATURES = 12
+PRIMARY_HYPOTHESIS = (
+    "The primary hypothesis: over all images, those that the fine-tuned autoencoder reconstructs worse "
+    f"({HEADLINE_LOSS}, the loss it was trained with) are remembered better. It is one test, judged by its own interval "
+    "and p. Everything else in this report is exploratory: read it with its q, which is taken over the tests of one claim."
+)
 
 
 def _by_model(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
@@ -94,24 +99,65 @@ def _reconstruction(output_path: Path) -> list[Block]:
 def _evaluation(output_path: Path) -> list[Block]:
     """The correlation of each loss with memorability, and how many losses differ from each other."""
     path = output_file(output_path, "loss_correlations")
+    frame = read_table(path, "loss_correlations")
     text = (
-        "Spearman's ρ with the memorability score; the interval is a 95 % percentile bootstrap. Within category: the same "
-        "after ranking inside each category, so that a difference between categories cannot pass for an effect."
+        f"Spearman's ρ with the memorability score; {_resampled(frame)} Within category: the same after ranking inside each "
+        "category, so that a difference between categories cannot pass for an effect."
     )
     blocks = [
         correlation_block(f"Losses of {model}", rows, "loss", path.name, HEADLINE_LOSS, text)
-        for model, rows in _by_model(read_table(path, "loss_correlations"))
+        for model, rows in _by_model(frame)
     ]
     comparisons = output_file(output_path, "loss_comparisons")
     frame = read_table(comparisons, "loss_comparisons")
     differ = int((frame["q"] < 0.05).sum())
     return [
+        {"kind": "text", "text": PRIMARY_HYPOTHESIS},
         *blocks,
+        *_slopes(output_path),
         {
             "kind": "text",
             "text": f"{differ} of {len(frame)} compared pairs of correlations differ (q < 0.05; {comparisons.name}).",
         },
     ]
+
+
+def _resampled(frame: pd.DataFrame) -> str:
+    """Say what the intervals are of."""
+    units = [unit for unit in dict.fromkeys(frame["cluster"]) if unit != "image"]
+    if not units:
+        return "the interval is a 95 % percentile bootstrap of images."
+    row = frame[frame["cluster"] == units[0]].iloc[0]
+    return (
+        f"the interval is of whole clusters: {row['clusters']:.0f} of one {units[0]} each, since their images are alike. "
+        "Beside it, what it would be if every image told something new."
+    )
+
+
+def _slopes(output_path: Path) -> list[Block]:
+    """The slopes within and between clusters, by model."""
+    path = output_file(output_path, "mixed_model")
+    frame = read_table(path, "mixed_model") if path.exists() else pd.DataFrame()
+    if frame.empty:
+        return []
+    text = (
+        "Standard deviations of ranks of memorability per one of the loss, from a mixed model: inside clusters, between "
+        "their means, and the difference. An effect between them alone is one of what is shown, not of the single picture."
+    )
+    blocks = []
+    for model, rows in _by_model(frame):
+        effects = list(dict.fromkeys(rows["effect"]))
+        table = []
+        for measure, some in rows.groupby("measure", sort=False):
+            found = some.set_index("effect")
+            cells = [
+                {"text": show(row["slope"]), "range": show_range(row["ci_low"], row["ci_high"])}
+                for _, row in found.loc[effects].iterrows()
+            ]
+            table.append(table_row([measure, *cells], strong=measure == HEADLINE_LOSS))
+        title = f"Slopes within and between {rows['cluster'].iloc[0]} means: losses of {model}"
+        blocks.append(table_block(title, [path.name], ["loss", *effects], table, text))
+    return blocks
 
 
 def _distinctiveness(output_path: Path) -> list[Block]:

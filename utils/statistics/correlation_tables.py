@@ -58,29 +58,6 @@ __all__ = [
 ]
 
 
-INDEPENDENT = "images are independent"  # the value of `cluster` for the columns of before there were clusters
-INDEPENDENT_COLUMNS = [
-    "measure",
-    "target",
-    "n",
-    "rho",
-    "p",
-    "q",
-    "ci_low",
-    "ci_high",
-    "resamples",
-    "seed",
-    "rho_within_category",
-    "ci_low_within_category",
-    "ci_high_within_category",
-    "rho_within_subcategory",
-    "n_within_subcategory",
-    "ceiling",
-    "rho_over_ceiling",
-    "mean",
-    "sd",
-    "median",
-]
 HELD_CONSTANT = ("within_category", "within_subcategory", "given_covariates")
 _FIVE = ("rho", "ci_low", "ci_high", "p", "q")
 CORRELATION_COLUMNS = [
@@ -119,7 +96,7 @@ def correlation_rows(
     seed: int = 0,
     splits: int = 50,
     min_images: int = MIN_IMAGES,
-    cluster: str | None = INDEPENDENT,
+    cluster: str | None = None,
     covariates: Sequence[str] = COVARIATES,
 ) -> pd.DataFrame:
     """Evaluate measures against one or more targets: the one table of statistics every stage reports.
@@ -139,7 +116,7 @@ def correlation_rows(
         splits: number of random splits behind the noise ceiling.
         min_images: a pair with fewer images is left empty.
         cluster: what is resampled together (``--cluster``): ``subcategory``, ``group``, ``none``, or None for
-            subcategories where the frame has them (`find_clusters`). INDEPENDENT gives INDEPENDENT_COLUMNS alone.
+            subcategories where the frame has them (`find_clusters`).
         covariates: columns held constant for `rho_given_covariates`, those of them that the frame has.
 
     Returns:
@@ -151,7 +128,7 @@ def correlation_rows(
         ValueError: a column is absent or holds infinite values.
         UserError: the frame does not have the clusters asked for.
     """
-    clustering = _clustering(frame, cluster)
+    clustering = find_clusters(frame, cluster)
     options = Options(
         clustering,
         category,
@@ -166,7 +143,7 @@ def correlation_rows(
     table = _correlation_table(frame, measures, target, options)
     say_few(clustering, frame)
     _warn_undefined(_why_undefined(frame, table, min_images))
-    return table[INDEPENDENT_COLUMNS] if cluster == INDEPENDENT else table
+    return table
 
 
 def correlations_by_category(
@@ -181,7 +158,7 @@ def correlations_by_category(
     seed: int = 0,
     splits: int = 50,
     min_images: int = MIN_IMAGES,
-    cluster: str | None = INDEPENDENT,
+    cluster: str | None = None,
     covariates: Sequence[str] = COVARIATES,
 ) -> pd.DataFrame:
     """Evaluate measures inside each category; the noise ceiling is the category's own.
@@ -209,7 +186,7 @@ def correlations_by_category(
         UserError: the frame does not have the clusters asked for.
     """
     options = Options(
-        _clustering(frame, cluster),
+        find_clusters(frame, cluster),
         None,
         subcategory,
         tuple(counts),
@@ -230,8 +207,6 @@ def correlations_by_category(
     _warn_undefined(reasons)
     _say_few_categories(parts, options.clustering)
     whole = add_q(pd.concat(parts, ignore_index=True))
-    if cluster == INDEPENDENT:
-        whole = whole[["category", *INDEPENDENT_COLUMNS]]
     return whole.drop(columns=[name for name in whole if "within_category" in name or "fixed_categ" in name])
 
 
@@ -266,7 +241,7 @@ def paired_difference(
     resamples: int = 1000,
     seed: int = 0,
     min_images: int = MIN_IMAGES,
-    cluster: str | None = INDEPENDENT,
+    cluster: str | None = None,
 ) -> pd.DataFrame:
     """Compare how strongly two measures of the same images correlate with a target, for many pairs.
 
@@ -282,7 +257,7 @@ def paired_difference(
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
         min_images: a pair with fewer common images is left empty.
-        cluster: as for `correlation_rows`; INDEPENDENT leaves out the columns on clusters.
+        cluster: as for `correlation_rows`.
 
     Returns:
         A row per pair: `measure_a, measure_b, n, cluster, clusters, rho_a, rho_b, difference` (rho_a - rho_b),
@@ -293,7 +268,7 @@ def paired_difference(
         UserError: the frame does not have the clusters asked for.
     """
     pairs = list(pairs)
-    clustering = _clustering(frame, cluster)
+    clustering = find_clusters(frame, cluster)
     present = frame[[target]].notna().to_numpy()[:, 0]
     by_rows: dict[bytes, list[tuple[str, str]]] = {}
     for a, b in pairs:
@@ -308,14 +283,7 @@ def paired_difference(
             found.update(dict.fromkeys(members, {"n": len(block)}))
     rows = [{"measure_a": a, "measure_b": b, **found[a, b]} for a, b in pairs]
     table = pd.DataFrame(rows).reindex(columns=DIFFERENCE_COLUMNS)
-    table = add_q(table).assign(resamples=resamples, seed=seed, cluster=clustering.unit)
-    if cluster == INDEPENDENT:
-        return table.drop(columns=[name for name in table if "cluster" in name or "independent" in name])
-    return table
-
-
-def _clustering(frame: pd.DataFrame, cluster: str | None) -> Clustering:
-    return find_clusters(frame, "none" if cluster == INDEPENDENT else cluster)
+    return add_q(table).assign(resamples=resamples, seed=seed, cluster=clustering.unit)
 
 
 def _correlation_table(

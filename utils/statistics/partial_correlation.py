@@ -11,7 +11,7 @@ from scipy import stats
 from utils.statistics.bootstrap import make_ranking, rank_correlations
 from utils.statistics.cluster_tests import cluster_robust_p, residuals
 from utils.statistics.rank_correlation import SpearmanBootstrap, as_matrices, p_value
-from utils.statistics.resampling import Resampler
+from utils.statistics.resampling import JACKKNIFE, Resampler
 
 SINGULAR = (
     1e-9  # share of a column's variance of ranks that the covariates leave, below which nothing is left
@@ -117,7 +117,7 @@ def partial_correlations(
 def partial_cluster_p(
     x: np.ndarray, y: np.ndarray, covariates: np.ndarray, clusters: np.ndarray, seed: int = 0
 ) -> float:
-    """Return the cluster-robust p-value of a partial rank correlation being 0 (see `cluster_robust_p`).
+    """Return the cluster-robust p-value of a partial rank correlation being 0 (see `rho_p`).
 
     Args:
         x: (n,) finite numbers.
@@ -127,7 +127,12 @@ def partial_cluster_p(
         seed: seed of the wild draws with few clusters.
     """
     ranks = stats.rankdata(np.column_stack([x, y, covariates]), axis=0)
-    return cluster_robust_p(ranks[:, 0], ranks[:, 1], clusters, _design(ranks[:, 2:]), seed)
+    p = cluster_robust_p(ranks[:, 0], ranks[:, 1], clusters, _design(ranks[:, 2:]), seed)
+    left_out = Resampler(len(x), 1, seed, clusters)
+    if left_out.scheme != JACKKNIFE or np.isnan(p):
+        return p
+    rho, samples = partial_correlations(ranks[:, :1], ranks[:, 1:2], ranks[:, 2:], left_out)
+    return float(np.maximum(p, left_out.p_of_zero(rho, samples, correlation=True)[0, 0]))
 
 
 def covariate_matrix(frame: pd.DataFrame, names: Sequence[str]) -> np.ndarray:

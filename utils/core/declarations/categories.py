@@ -12,6 +12,7 @@ from utils.core.declarations.columns import (
     resampling,
     text,
 )
+from utils.core.declarations.correlations import cluster_columns
 
 _CATEGORY_PLOT = "python category_plot.py"
 
@@ -20,8 +21,10 @@ _DISTRIBUTION = (
     text("measure", "column that is summarised"),
     text("category", "category; all images for the last row"),
     integer("n", "images"),
+    *cluster_columns(),
     real("mean", "mean"),
-    *interval("the mean's 95 % bootstrap interval"),
+    *interval("the mean's 95 % interval, clusters resampled as a whole; empty with fewer than 3"),
+    *interval("the interval if all images were independent", suffix="_independent"),
     estimate("sd", "standard deviation (n - 1)"),
     *(
         real(name, meaning)
@@ -68,10 +71,13 @@ TABLES: dict[str, Table] = {
             text("measure", "column that is correlated with memorability"),
             text("category", "category; all images for the overall row"),
             integer("n", "images"),
+            *cluster_columns(),
             estimate("rho", "Spearman's rho"),
-            *interval("its 95 % bootstrap interval"),
-            estimate("p", "two-sided p-value"),
-            estimate("q", "Benjamini-Hochberg q over the table"),
+            *interval("its 95 % interval, clusters resampled as a whole; empty with fewer than 3"),
+            *interval("the interval if all images were independent", suffix="_independent"),
+            estimate("p", "two-sided p-value, cluster-robust"),
+            estimate("q", "Benjamini-Hochberg q: over the rows by category, and over those of all images"),
+            estimate("p_independent", "p-value if all images were independent"),
             *resampling(),
         ),
         key=("measure", "category"),
@@ -100,7 +106,7 @@ TABLES: dict[str, Table] = {
             text("subcategory", "subcategory"),
             integer("n", "images"),
             real("mean", "mean memorability score"),
-            *interval("its 95 % bootstrap interval"),
+            *interval("its 95 % bootstrap interval, of images of this subcategory"),
             estimate("sd", "standard deviation (n - 1)"),
             *resampling(),
         ),

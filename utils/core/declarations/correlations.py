@@ -1,9 +1,9 @@
 """The columns of a row of correlations, which several stages write (`utils.statistics.correlation_tables`)."""
 
-from utils.core.declarations.columns import Column, estimate, integer, interval, real, resampling, text
+from utils.core.declarations.columns import Column, estimate, integer, interval, resampling, text
 
 INDEPENDENT = "if all images were independent"
-FAMILY = "Benjamini-Hochberg q of it over the rows of the table"
+FAMILY = "Benjamini-Hochberg q of it, over the same rows as q"
 CLUSTERED = "the 95 % interval of rho, clusters resampled as a whole (left out one by one where they are fewer than 50)"
 
 
@@ -24,13 +24,13 @@ def independent_columns(suffix: str = "") -> tuple[Column, ...]:
 
 
 def rho_columns(
-    rho: str = "Spearman's rho with memorability; empty where undefined", family: str = FAMILY
+    family: str, rho: str = "Spearman's rho with memorability; empty where undefined"
 ) -> tuple[Column, ...]:
     """Declare rho with its error, intervals and p-values.
 
     Args:
-        rho: its meaning.
         family: over which rows q is taken.
+        rho: its meaning.
     """
     return (
         integer("n", "images with both columns"),
@@ -39,7 +39,8 @@ def rho_columns(
         estimate("se", "standard error of rho from the resamples"),
         *interval(CLUSTERED),
         estimate(
-            "p", "two-sided p-value of rho = 0, cluster-robust (wild cluster bootstrap below 50 clusters)"
+            "p",
+            "two-sided p-value of rho = 0, cluster-robust (below 50 clusters wild bootstrap and jackknife, the larger)",
         ),
         estimate("q", family),
         estimate(
@@ -133,9 +134,9 @@ def within_ceiling_columns() -> tuple[Column, ...]:
 def measure_columns(measure: str) -> tuple[Column, ...]:
     """Declare mean, standard deviation and median of what is correlated."""
     return (
-        real("mean", f"mean {measure}"),
+        estimate("mean", f"mean {measure}"),
         estimate("sd", f"standard deviation of the {measure} (n - 1)"),
-        real("median", f"median {measure}"),
+        estimate("median", f"median {measure}"),
     )
 
 

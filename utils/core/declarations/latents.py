@@ -9,11 +9,10 @@ from utils.core.declarations.columns import (
     Table,
     estimate,
     integer,
-    interval,
     real,
-    resampling,
     text,
 )
+from utils.core.declarations.correlations import correlation_columns
 from utils.core.measure_names import MEASURES, WITHIN
 
 
@@ -109,15 +108,12 @@ TABLES: dict[str, Table] = {
                 "column whose ranks are partialled out of both; empty for none",
                 nullable=True,
             ),
-            integer("n", "images that have all of them"),
-            estimate("rho", "Spearman's rho, partial where something is held constant"),
-            estimate("p", "two-sided p-value"),
-            estimate("q", "Benjamini-Hochberg q over all rows of the table"),
-            *interval("the 95 % bootstrap interval of rho", upper="upper end"),
-            *resampling(),
-            estimate("rho_within_category", "rho of ranks centred within categories"),
-            estimate("ceiling", "noise ceiling of rho from the response counts"),
-            estimate("rho_over_ceiling", "rho divided by the ceiling"),
+            *correlation_columns(
+                "measure",
+                rho="Spearman's rho, partial where something is held constant",
+                family="Benjamini-Hochberg q over one claim: measures with memorability, losses with distinctiveness, and "
+                "either with the other held constant",
+            ),
             text(
                 "setting",
                 "what a measure of --measure depends on: K, scale c, bandwidth h, shrinkage",

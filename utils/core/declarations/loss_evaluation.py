@@ -12,6 +12,7 @@ from utils.core.declarations.columns import (
 )
 from utils.core.declarations.correlations import cluster_columns, correlation_columns, independent_columns
 
+_CLAIMS = "Benjamini-Hochberg q over the losses of all models, or over the rivals"
 _LOSS_MEASURE = text("measure", "loss; 'exposure': the training loss at the image's single exposure")
 
 TABLES: dict[str, Table] = {
@@ -23,7 +24,7 @@ TABLES: dict[str, Table] = {
         (
             MODEL,
             _LOSS_MEASURE,
-            *correlation_columns("loss"),
+            *correlation_columns("loss", family=_CLAIMS),
         ),
         key=("model", "measure"),
     ),
@@ -35,7 +36,7 @@ TABLES: dict[str, Table] = {
             MODEL,
             text("category", "category of the images"),
             _LOSS_MEASURE,
-            *correlation_columns("loss", by_category=True),
+            *correlation_columns("loss", by_category=True, family=_CLAIMS),
         ),
         key=("model", "category", "measure"),
     ),
@@ -60,7 +61,7 @@ TABLES: dict[str, Table] = {
             estimate("difference", "rho_a - rho_b"),
             *interval("the 95 % paired interval, clusters resampled as a whole"),
             estimate("p", "two-sided, from the resampled differences; at least 2 / (resamples + 1)"),
-            estimate("q", "Benjamini-Hochberg q over the comparisons of one kind (losses, or models)"),
+            estimate("q", "Benjamini-Hochberg q over the comparisons of one kind"),
             *independent_columns(),
             *resampling(seed="their seed"),
         ),
@@ -85,7 +86,7 @@ TABLES: dict[str, Table] = {
                 "p",
                 "two-sided p-value of it being 0 (Student's t with clusters - 1 or - 2 degrees of freedom)",
             ),
-            estimate("q", "Benjamini-Hochberg q over the rows of the same effect"),
+            estimate("q", "Benjamini-Hochberg q over the rows of the same effect, rivals apart"),
             estimate("sd_intercept", "standard deviation of the clusters' intercepts", "of ranks"),
             estimate(
                 "sd_slope", "standard deviation of the slopes within clusters; empty without random slopes"
