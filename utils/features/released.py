@@ -7,6 +7,8 @@ its features uses HSV, Canny or a segmenter.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from utils.data.pixels import entropy_bits
@@ -39,8 +41,7 @@ def released_features(rgb: np.ndarray) -> dict[str, float]:
     crop = np.rint(pixels * 255).astype(np.uint8)
     lab = cv2.cvtColor(crop, cv2.COLOR_RGB2LAB)  # 8 bit: L times 2.55, A and B shifted by 128
     swapped = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)  # weights of red and blue exchanged
-    matrix = glcm(swapped, HORIZONTAL)
-    assert matrix is not None  # a crop has neighbours
+    matrix = cast(np.ndarray, glcm(swapped, HORIZONTAL))  # never None: a crop has neighbours
     contrast, energy, _, _ = glcm_properties(matrix)
     # Entropy over distinct real numbers, of which a photograph has nearly as many as pixels.
     _, counts = np.unique(sobel(rgb2gray(crop)), return_counts=True)
