@@ -127,7 +127,9 @@ def test_the_readme_prints_commands_that_parse():
         f"for command in {commands!r}:\n"
         "    words = shlex.split(command)[1:]\n"
         "    if words[0].startswith('-'): continue\n"
-        "    importlib.import_module(words[0].removesuffix('.py')).get_parser().parse_args(words[1:])\n"
+        "    folder, _, script = words[0].rpartition('/')\n"
+        f"    sys.path.insert(0, {str(PROJECT_ROOT)!r} + '/' + folder)\n"
+        "    importlib.import_module(script.removesuffix('.py')).get_parser().parse_args(words[1:])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
