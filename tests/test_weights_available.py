@@ -14,10 +14,12 @@ from models.checkpoints import list_checkpoints, save_autoencoder
 from models.pretrained import uncached
 from utils.attribution.stage import find_regions
 from utils.core import cli
+from utils.core.errors import UserError
 from utils.core.names import DETECTORS, SEGMENTERS
 from utils.core.run import Run
 from utils.core.tables import output_file, read_table
 from utils.scenes.networks import scene_networks_cached
+from utils.steering.stage import check_budgets
 
 LIGHT = ["--detector", "light", "--segmenter", "light"]
 
@@ -120,6 +122,17 @@ def test_stage_7_leaves_out_objects_and_foreground(mini_memcat, tmp_path, caplog
     with caplog.at_level("INFO"), Run("model_interpretation_IG", args) as run:
         assert find_regions(run, pd.DataFrame({"image_id": ["a.jpg"], "path": ["a.jpg"]})) is None
     assert "not cached: objects and foreground. To download" in caplog.text
+
+
+def test_stage_9_needs_no_download_without_an_lpips_budget_and_refuses_one():
+    args = Namespace(lpips_budget=0.1, psnr_budget=[28.0], weights="available")
+    with pytest.raises(UserError, match="leaves nothing of lpips-sq"):
+        check_budgets(args)
+    args.lpips_budget = None
+    check_budgets(args)
+    assert args.weights == "pretrained"
+    write_trunk_file("squeezenet1_1")
+    check_budgets(Namespace(lpips_budget=0.1, psnr_budget=[28.0], weights="available"))
 
 
 def test_what_is_cached_is_not_missed():

@@ -30,6 +30,7 @@ from utils.prediction.data import PredictionData, load_prediction_data
 from utils.prediction.ridge import RidgeFit, fit_ridge, fit_standardisation
 from utils.prediction.stage import saved_settings
 from utils.prediction.training import train_mlp
+from utils.reconstruction.losses import cached_losses
 from utils.steering.controls import (
     DISTURBANCES,
     to_unit_range,
@@ -45,7 +46,7 @@ from utils.steering.moves import (
     CodeNetwork,
     neighbourhood_of,
 )
-from utils.steering.steerer import Steerer, Study, decode_all
+from utils.steering.steerer import LPIPS, Steerer, Study, decode_all
 
 NO_JUDGE, FEATURE_JUDGE = "none", "features"
 
@@ -57,12 +58,19 @@ def check_budgets(args: Namespace) -> None:
     """Refuse budgets that leave nothing to do, or everything.
 
     Raises:
-        UserError: An LPIPS budget of 0, or a PSNR budget so low that any picture would do.
+        UserError: An LPIPS budget of 0 or one that would need a download with ``--weights available``, or a PSNR budget so
+            low that any picture would do.
     """
     if args.lpips_budget is not None and args.lpips_budget <= 0:
         raise UserError(
             f"--lpips-budget {args.lpips_budget:g} leaves no room for any change: expected a number above 0, e.g. 0.1."
         )
+    if args.weights == "available":
+        if args.lpips_budget is not None:
+            cached_losses(
+                [LPIPS]
+            )  # an error where they are not: without its budget it would be another experiment
+        args.weights = "pretrained"
     bad = [value for value in args.psnr_budget if not 5 <= value <= 60]
     if bad:
         raise UserError(
