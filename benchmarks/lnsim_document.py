@@ -283,8 +283,8 @@ def _features(study: Study) -> list[str]:
     return [
         "## What the pixels have in common",
         "",
-        f"The ten of {len(table)} features (colour, texture, structure, composition; from the files, no network) that correlate "
-        f"most with memorability, of all {int(table['n'].max()):,} pictures; q over all features. "
+        f"The ten of {len(table)} features (colour, texture, structure, composition; from the files, no network) that "
+        f"correlate most with memorability, of all {int(table['n'].max()):,} pictures; q over all features. "
         f"{int((table['q'] < 0.05).sum())} of {len(table)} have q < 0.05.",
         "",
         *markdown(
