@@ -173,6 +173,55 @@ MUTATIONS = (
         "        pass\n",
         "tests/steering/test_steering.py::test_heads_that_disagree_widen_the_interval",
     ),
+    Mutation(
+        "an interval of few clusters takes Student's t for normal",
+        "utils/statistics/resampling.py",
+        "reach = stats.t.ppf(0.975, self.units - 1)",
+        "reach = stats.norm.ppf(0.975)",
+        "tests/statistics/test_clusters.py::test_jackknife_interval_by_hand",
+    ),
+    Mutation(
+        "images are resampled one by one by default",
+        "utils/statistics/clusters.py",
+        "        return Clustering(column, labels)",
+        "        return Clustering(IMAGE)",
+        "tests/statistics/test_clusters.py::test_default_is_subcategories_where_there_are_some",
+    ),
+    Mutation(
+        "a subcategory's name alone makes a cluster",
+        "utils/statistics/clusters.py",
+        'known = frame["category"].astype(str) + "/" + known',
+        'known = known + ""',
+        "tests/statistics/test_clusters.py::test_a_subcategory_name_in_two_categories_is_two_clusters",
+    ),
+    Mutation(
+        "the bolder of two p-values of few clusters",
+        "utils/statistics/rank_correlation.py",
+        "p = np.maximum(p, left_out",
+        "p = np.minimum(p, left_out",
+        "tests/statistics/test_clusters.py::test_p_with_few_clusters_never_contradicts_the_interval",
+    ),
+    Mutation(
+        "every rho is as good as none",
+        "utils/statistics/resampling.py",
+        "room = np.arctanh(bound) - np.abs",
+        "room = np.arctanh(bound) + np.abs",
+        "tests/statistics/test_clusters.py::test_equivalence_is_two_one_sided_tests",
+    ),
+    Mutation(
+        "one family of tests for all claims",
+        "utils/statistics/correlation_tables.py",
+        "        if family:",
+        "        if not family:",
+        "tests/statistics/test_clusters.py::test_one_family_per_claim",
+    ),
+    Mutation(
+        "slopes between and within are added",
+        "utils/statistics/mixed_model.py",
+        "[0, -1, 1]",
+        "[0, 1, 1]",
+        "tests/statistics/test_mixed_model.py::test_an_effect_between_clusters_alone_is_not_one_inside",
+    ),
 )
 
 
