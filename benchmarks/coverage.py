@@ -42,6 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--resamples", type=int, default=400)
     parser.add_argument("--divide", type=int, default=1, help="divide the sizes of the subcategories by this")
+    parser.add_argument("--seed", type=int, default=1, help="of the draws at MemCat's structure")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
         "--output", type=Path, help="JSON (default: benchmarks/results/coverage_<hardware>.json)"
@@ -55,7 +56,6 @@ def memcat(args: argparse.Namespace) -> Rows:
     from utils.statistics.partial_correlation import (
         bootstrap_partial_spearman,
     )
-    from utils.statistics.rank_correlation import rho_p
 
     sizes, category = memcat_sizes(args.divide)
     found: dict[str, list[tuple[float, ...]]] = {}
@@ -70,19 +70,18 @@ def memcat(args: argparse.Namespace) -> Rows:
         return float(result.ci_low <= truth <= result.ci_high)
 
     for seed in range(args.simulations):
-        rng = np.random.default_rng((1, seed))
+        rng = np.random.default_rng((args.seed, seed))
         x, y, codes = draw_clustered(rng, sizes, ICC, BETWEEN, WITHIN)
         u, v, _ = draw_clustered(rng, sizes, ICC)  # unrelated
         kinds = (codes, None) if seed < ALONE else (codes,)
         strata, plan = category[codes], {"resamples": args.resamples, "seed": seed}
         pair = [_interval(x, y, c, **plan) for c in kinds]
-        null = [float(rho_p(u[:, None], v[:, None], np.zeros((1, 1)), c)[0, 0]) for c in kinds]
+        null = [_p(u, v, c) for c in kinds]
         note("rho", [float(low <= TRUTH <= high) for low, high in pair], null)
 
         level = np.arange(5.0)[strata]  # a difference between categories in both columns
         pair = [_interval(x + level, y - level, c, strata=strata, **plan) for c in kinds]
-        a, b = (u + level)[:, None], (v - level)[:, None]
-        null = [float(rho_p(a, b, np.zeros((1, 1)), c, strata)[0, 0]) for c in kinds]
+        null = [_p(u + level, v - level, c, strata) for c in kinds]
         note("rho within category", [float(low <= TRUTH <= high) for low, high in pair], null)
 
         z = draw_clustered(rng, sizes, ICC)[0]  # drives both columns and is held constant
@@ -106,7 +105,6 @@ def memcat(args: argparse.Namespace) -> Rows:
 def few(args: argparse.Namespace) -> Rows:
     """Rho with few subcategories: the jackknife and the wild bootstrap."""
     from utils.statistics import cluster_tests
-    from utils.statistics.rank_correlation import rho_p
 
     cluster_tests.WILD_DRAWS = 999
     all_sizes, _ = memcat_sizes(max(args.divide, 5))
@@ -118,9 +116,7 @@ def few(args: argparse.Namespace) -> Rows:
             x, y, codes = draw_clustered(rng, sizes, ICC, BETWEEN, WITHIN)
             u, v, _ = draw_clustered(rng, sizes, ICC)
             pair = [_interval(x, y, c, args.resamples, seed) for c in (codes, None)]
-            null = [
-                float(rho_p(u[:, None], v[:, None], np.zeros((1, 1)), c)[0, 0]) < 0.05 for c in (codes, None)
-            ]
+            null = [_p(u, v, c) < 0.05 for c in (codes, None)]
             values.append((*(low <= TRUTH <= high for low, high in pair), *null))
         yield _row("rho", clusters, values)
 
@@ -190,6 +186,14 @@ def _interval(
     rho, samples = correlate_resampled(x[:, None], y[:, None], resampler, strata)
     low, high = resampler.interval(rho, samples, correlation=True)
     return float(low[0, 0]), float(high[0, 0])
+
+
+def _p(x: np.ndarray, y: np.ndarray, clusters: np.ndarray | None, strata: np.ndarray | None = None) -> float:
+    from utils.statistics.rank_correlation import rho_p
+    from utils.statistics.resampling import Resampler, correlate_resampled
+
+    rho, _ = correlate_resampled(x[:, None], y[:, None], Resampler(len(x), 0), strata)
+    return float(rho_p(x[:, None], y[:, None], rho, clusters, strata)[0, 0])
 
 
 def _row(name: str, clusters: int, values: list) -> dict[str, float | int | str]:
