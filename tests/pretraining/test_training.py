@@ -11,7 +11,7 @@ from models.autoencoder import build_autoencoder
 from models.initialisation import initialise
 from utils.core.errors import UserError
 from utils.pretraining.pictures import PictureStore
-from utils.pretraining.settings import PretrainingSettings, Stage
+from utils.pretraining.settings import PretrainingSettings, Stage, learning_rate_at
 from utils.pretraining.training import Pretrainer, score_held_out, scores_of_pixels
 
 SIZE = 32
@@ -140,6 +140,38 @@ def test_killed_at_any_step_it_ends_with_the_same_weights(tmp_path, pictures, gr
     assert all(torch.equal(whole.shown[epoch], second.shown[epoch]) for epoch in whole.shown)
     state = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "killed")]
     assert state[0]["progress"] == state[1]["progress"]
+
+
+def test_every_step_has_the_rate_of_its_schedule(tmp_path, pictures):
+    progress = make(tmp_path, pictures).run()
+    expected = [learning_rate_at(2, 3, 0.01, last=False)] * 4  # last of three steps, at each growing depth
+    expected += [learning_rate_at(step, 6, 0.01, last=True) for step in (2, 5)]
+    assert [row["learning_rate"] for row in progress.history] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("clip", "moves"), [(1e-13, False), (1.0, True)])
+def test_gradients_are_clipped(tmp_path, pictures, clip, moves):
+    """Adam divides by the gradient's size, and is stopped only by gradients far below its epsilon of 1e-8."""
+    settings = PretrainingSettings(
+        **{**SETTINGS.__dict__, "grow": False, "optimizer": "adam", "gradient_clip": clip}
+    )
+    trainer = make(tmp_path, pictures, settings, epochs=1)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.run()
+    moved = max(
+        (parameter - old).abs().max().item()
+        for parameter, old in zip(trainer.model.parameters(), before, strict=True)
+    )
+    assert (moved > 1e-3) == moves
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_network_computes_in_the_precision_asked_for(tmp_path, pictures, precision, dtype):
+    settings = PretrainingSettings(**{**SETTINGS.__dict__, "precision": precision})
+    trainer = make(tmp_path, pictures, settings)
+    output = trainer._reconstruct(trainer.model, torch.rand(1, 3, SIZE, SIZE), 5)
+    assert output.dtype == dtype
+    assert trainer._objective(torch.rand(1, 3, SIZE, SIZE), output).dtype == torch.float32
 
 
 def test_a_loss_that_is_not_finite_stops_names_the_step_and_keeps_the_state(tmp_path, pictures):
