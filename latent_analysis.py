@@ -6,16 +6,19 @@ memory-mapped) with latents_<model>.csv naming its rows; resumable, any number o
 distinctiveness_<model>.csv, distinctiveness_correlations.csv (with memorability, with reconstruction error, and
 each with the other held constant), latent_space_<model>.csv and figures. Neither flag: both.
 
-Other layers, poolings and searches have names of their own, e.g. latents_<model>@conv4-avg.npy and
-distinctiveness_<model>@cosine-k5.csv, and never replace the default ones. torchrun shares both parts among processes.
+The codes are those of an autoencoder checkpoint, of another encoder (--encoder), or of a file (--codes), which
+needs neither a network nor pictures. Other layers, poolings and searches have names of their own, e.g.
+latents_<model>@conv4-avg.npy and distinctiveness_<model>@cosine-k5.csv, and never replace the default ones. torchrun
+shares both parts among processes.
 """
 
 import argparse
+from pathlib import Path
 
 from utils.core.cli import build_parser, positive_int, run_script
 from utils.core.log import log
 from utils.core.measure_names import MEASURES
-from utils.core.names import LAYERS, POOLS
+from utils.core.names import POOLS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,28 +31,66 @@ def get_parser() -> argparse.ArgumentParser:
         help="search, correlate, draw (reads the latent codes)",
     )
     _add_code_flags(parser.add_argument_group("latent codes"))
+    _add_file_flags(parser.add_argument_group("codes from a file, without a network or pictures"))
     _add_search_flags(parser.add_argument_group("distinctiveness"))
     return parser
 
 
 def _add_code_flags(codes: argparse._ArgumentGroup) -> None:
     codes.add_argument(
+        "--encoder",
+        default="autoencoder",
+        metavar="NAME",
+        help="autoencoder (a checkpoint), torchvision:<name>, timm:<name> or openclip:<name>:<tag>",
+    )
+    codes.add_argument(
+        "--encoder-weights",
+        metavar="FILE",
+        help="weights of that encoder, for machines without a network; random for trials, which marks every output",
+    )
+    codes.add_argument(
         "--layer",
-        choices=LAYERS,
-        default=LAYERS[-1],
-        help="encoder block",
+        nargs="+",
+        metavar="NAME",
+        help="encoder block (conv1 to conv5; default: conv5) or layer of another encoder (default: what its classifier "
+        "sees); several, or all, from one forward pass",
     )
     codes.add_argument(
         "--pool",
+        type=lambda text: "avg" if text == "mean" else text,
         choices=POOLS,
-        default=POOLS[0],
-        help="keep every position, or reduce each channel to its mean or maximum (512 values at conv5)",
+        metavar="{none,mean,max,cls}",
+        help="keep every position, or reduce each channel to its mean (avg is the same) or maximum, or take a "
+        "transformer's class token (default: none; mean with other encoders)",
     )
     codes.add_argument(
         "--dtype",
         choices=("float32", "float16"),
         default="float32",
         help="how codes are stored; float16 halves the file",
+    )
+
+
+def _add_file_flags(files: argparse._ArgumentGroup) -> None:
+    files.add_argument(
+        "--codes",
+        type=Path,
+        metavar="FILE",
+        help="matrix of codes (.npy), or thingsvision's output folder (features.npy, file_names.txt)",
+    )
+    files.add_argument(
+        "--codes-index",
+        type=Path,
+        metavar="FILE",
+        help="CSV (or text) that names the image of each row (default: file_names.txt beside the matrix)",
+    )
+    files.add_argument(
+        "--codes-column", metavar="NAME", help="its column with the names (default: the usual ones)"
+    )
+    files.add_argument(
+        "--codes-name",
+        metavar="NAME",
+        help="what to call them in latents_<name>.npy (default: the file's stem)",
     )
 
 
@@ -97,33 +138,21 @@ def _add_search_flags(search: argparse._ArgumentGroup) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Calculate latent codes, analyse their distinctiveness, or both."""
-    from models.autoencoder import check_image_size
-    from utils.core.device import full_float32, keep_freed_memory
-    from utils.core.processes import barrier, is_main_rank
+    from utils.core.device import full_float32
     from utils.core.run import Run
-    from utils.data.dataset import load_dataset
-    from utils.latents import stage
+    from utils.latents.gather import gather_codes
+    from utils.latents.stage import analyse_code_sets
+    from utils.prediction.layer_sweep import sweep_models
 
     if not args.calculate_latents and not args.distinctiveness_analysis:
         args.calculate_latents = args.distinctiveness_analysis = True
-    check_image_size(args.image_size)
     full_float32()
     with Run("latent_analysis", args) as run:
-        models = stage.choose_models(args)
-        dataset = load_dataset(args)
-        dataset.note_on(run)
-        run.count(images=len(dataset.table), models=len(models))
-        if args.calculate_latents:
-            keep_freed_memory()
-            skipped = list(dataset.skipped)
-            for _, path in models:
-                with run.one_model():
-                    skipped += stage.calculate_latents(args, run, dataset, path)
-            if is_main_rank():
-                run.report_skipped(skipped)
-            barrier()  # the others read what rank 0 has merged
+        dataset, sets = gather_codes(args, run)
+        run.count(models=len({codes.stem for codes in sets}))
         if args.distinctiveness_analysis:
-            stage.analyse_models(args, run, dataset, models)
+            analyse_code_sets(args, run, dataset, sets)
+            sweep_models(args, run, dataset, sets)
         log.info(
             "Next: python category_plot.py, python mlp_predict.py (both with --output-path %s)",
             args.output_path,

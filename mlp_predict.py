@@ -56,6 +56,19 @@ def get_parser() -> argparse.ArgumentParser:
         "--resamples", type=non_negative_int, default=1000, help="bootstrap resamples of the intervals"
     )
     judge.add_argument(
+        "--rival",
+        nargs="+",
+        metavar="NAME=FILE",
+        help="anybody's predictions (image_id or path, score) beside ours; or NAME=CODES for a ridge on "
+        "latents_<CODES>.npy; or resmem, vitmem where that package is installed",
+    )
+    judge.add_argument(
+        "--rival-trained-on",
+        nargs="+",
+        metavar="NAME=FILE",
+        help="list of the images a rival was trained on: where test images are among them, its rows say so",
+    )
+    judge.add_argument(
         "--error-measure",
         choices=LOSSES,
         default=HEADLINE_LOSS,

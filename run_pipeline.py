@@ -58,7 +58,7 @@ STAGES = (
     Stage("autoencoder_evaluation", (), ("data", "output"), {"seed": "--seed"}, "all"),
     Stage(
         "latent_analysis",
-        ("--calculate-latents", "--distinctiveness-analysis"),
+        ("--calculate-latents", "--distinctiveness-analysis", "--measure", "all"),
         ("data", "output", "compute", "batch"),
         {},
         "all",

@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
     from benchmarks.common import describe_hardware, synchronise, write_results
     from models.autoencoder import build_autoencoder
     from utils.core.device import full_float32, keep_freed_memory
-    from utils.latents.stage import encode
+    from utils.latents.encodings import encode
 
     keep_freed_memory()
     full_float32()

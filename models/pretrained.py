@@ -233,6 +233,25 @@ def _ensure_file(name: str) -> Path:
     return path
 
 
+def ensure_published(enum: Any) -> Path:
+    """Return the file of any torchvision weights, fetching it when it is not cached.
+
+    Args:
+        enum: A member of a torchvision weights enum.
+
+    Raises:
+        UserError: It is missing and cannot be fetched: names the file, its size, where to get it and where to put it.
+    """
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(enum.url).name
+    if not path.is_file():
+        otherwise = "Or name it with --encoder-weights FILE; --encoder-weights random goes on without and marks all outputs."
+        _download(enum.url, path, _megabytes(enum), otherwise)
+    _warn_unless_published(path)
+    return path
+
+
 def _remedy(name: str) -> str:
     enum = _weight_enum(name)
     return (
@@ -242,7 +261,13 @@ def _remedy(name: str) -> str:
     )
 
 
-def _download(url: str, path: Path, size: str) -> None:
+_GO_ON_WITHOUT = (
+    "--weights available leaves out what needs it, --weights random puts random weights in its place and marks every "
+    "output."
+)
+
+
+def _download(url: str, path: Path, size: str, otherwise: str = _GO_ON_WITHOUT) -> None:
     """Fetch a file atomically with its checksum verified (torch.hub writes a .partial file, then renames)."""
     import torch
 
@@ -260,8 +285,7 @@ def _download(url: str, path: Path, size: str) -> None:
         raise UserError(
             f"The pretrained weights {path.name} ({size}) are not in {path.parent} and could not be "
             f"downloaded ({error}). On a machine with a network, download {url} and put it into that folder "
-            "(or set TORCH_HOME to the folder that holds hub/checkpoints). --weights available leaves out what needs it, "
-            "--weights random puts random weights in its place and marks every output."
+            f"(or set TORCH_HOME to the folder that holds hub/checkpoints). {otherwise}"
         ) from error
 
 

@@ -9,11 +9,11 @@ from in_process import run_here
 from sklearn.decomposition import PCA
 
 from models.autoencoder import build_autoencoder
-from models.checkpoints import load_autoencoder, save_autoencoder
+from models.checkpoints import load_autoencoder, load_mlp, save_autoencoder
 from utils.data.images import load_pixels
+from utils.latents.encodings import code_length, encode
 from utils.latents.figures import draw_extremes, pick_extremes
 from utils.latents.space import principal_components
-from utils.latents.stage import code_length, encode
 
 SIZE = 32
 SCRIPT = "latent_analysis.py"
@@ -301,3 +301,79 @@ def test_k_of_the_measures_beyond_the_set_is_a_user_error(finished, data, tmp_pa
     output = copy_study(finished, tmp_path / "out")
     flags = ("--distinctiveness-analysis", "--measure", "all", "--measure-neighbours", 12)
     assert_user_error(run(output, data, *flags), "at most --measure-neighbours 11")
+
+
+@pytest.fixture(scope="module")
+def swept(data, tmp_path_factory):
+    """A study of every block of the autoencoder; not to be changed."""
+    output = make_output(tmp_path_factory.mktemp("swept"))
+    done = run(output, data, "--layer", "all", "--pool", "mean")
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_every_layer_from_one_pass_equals_the_layer_alone(swept, data, tmp_path):
+    output = make_output(tmp_path / "out")
+    done = run(output, data, "--layer", "conv3", "--pool", "avg", "--calculate-latents")
+    assert done.returncode == 0, done.stderr
+    alone = np.load(output / "latents_net@conv3-avg.npy")
+    np.testing.assert_array_equal(np.load(swept / "latents_net@conv3-avg.npy"), alone)
+    tables = [pd.read_csv(folder / "latents_net@conv3-avg.csv") for folder in (output, swept)]
+    pd.testing.assert_frame_equal(*tables)
+    assert np.load(swept / "latents_net@conv1-avg.npy").shape == (12, 64)
+
+
+def test_several_layers_give_a_curve_along_depth(swept):
+    curve = pd.read_csv(swept / "latent_layers_net.csv")
+    own = curve[curve["measure"] == "distinctiveness"].set_index("layer")
+    assert own.index.tolist() == ["conv1", "conv2", "conv3", "conv4", "conv5"]
+    rows = pd.read_csv(swept / "distinctiveness_correlations.csv")
+    rows = rows[rows["measure"] == "distinctiveness"].set_index("model")["rho"]
+    for layer in own.index:
+        assert own.loc[layer, "rho"] == pytest.approx(rows[f"net@{layer}-avg"])
+    assert own["values"].tolist() == [64, 128, 256, 512, 512]
+    assert (swept / "latent_layers_net.png").exists()
+
+
+def test_an_unknown_layer_lists_the_layers(finished, data, tmp_path):
+    output = copy_study(finished, tmp_path / "out")
+    assert_user_error(
+        run(output, data, "--layer", "conv6"), "has no layer conv6", "conv1, conv2, conv3, conv4, conv5"
+    )
+
+
+def test_another_encoder_ends_as_ordinary_latents_and_is_explained(data, tmp_path):
+    name = "torchvision-squeezenet1_1"
+    flags = ("--encoder", "torchvision:squeezenet1_1", "--encoder-weights", "random")
+    done = run(tmp_path, data, *flags, "--layer", "features.0", "output")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / f"latents_{name}.csv")
+    assert table["layer"].unique().tolist() == ["output"]
+    assert table["image_size"].unique().tolist() == [224]
+    assert table["caveat"].unique().tolist() == ["random weights: encoder (torchvision:squeezenet1_1)"]
+    assert np.load(tmp_path / f"latents_{name}@features.0-avg.npy").shape == (12, 64)
+    rows = pd.read_csv(tmp_path / "distinctiveness_correlations.csv")
+    assert set(rows["model"]) == {name, f"{name}@features.0-avg"}
+    assert (tmp_path / f"latent_layers_{name}.csv").exists()
+    shared = ("--data-dir", data, "--output-path", tmp_path, "--workers", 0)
+    done = run_here("mlp_predict.py", *shared, "--train", "--epochs", 2)
+    assert done.returncode == 0, done.stderr
+    integration = ("--steps", 4, "--max-doublings", 0, "--limit", 1, "--top-k", 1)
+    done = run_here("model_interpretation_IG.py", *shared, *integration)
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(tmp_path / f"ig_{name}.csv")
+    maps = np.load(tmp_path / f"ig_{name}.npy")
+    assert maps.shape == (1, 224, 224)
+    head, _ = load_mlp(tmp_path / f"mlp_{name}.pth")
+    codes = np.load(tmp_path / f"latents_{name}.npy")[table["image_id"].tolist().index(found["image_id"][0])]
+    with torch.inference_mode():
+        score = float(head(torch.from_numpy(codes)[None])[0])
+    assert found["prediction"][0] == pytest.approx(score, abs=1e-4)
+    (tmp_path / f"encoder_{name}.json").unlink()
+    done = run_here("model_interpretation_IG.py", *shared)
+    assert_user_error(done, f"latents_{name}.npy came from an encoder that is not on record")
+
+
+def test_the_autoencoder_has_no_class_token(finished, data, tmp_path):
+    output = copy_study(finished, tmp_path / "out")
+    assert_user_error(run(output, data, "--pool", "cls", "--overwrite"), "the autoencoder has none")

@@ -244,7 +244,8 @@ def test_caveats_of_one_model_do_not_stick_to_the_next(tmp_path, monkeypatch):
         run.note_caveats([f"random weights: {path.stem}"])
         return SimpleNamespace(stem=path.stem, image_size=224, images=[])
 
-    monkeypatch.setattr("utils.prediction.stage.find_models", lambda *_, **__: [Path("a.pth"), Path("b.pth")])
+    models = [(name, Path(f"{name}.pth")) for name in ("a", "b")]
+    monkeypatch.setattr("utils.prediction.stage.find_code_models", lambda _: models)
     monkeypatch.setattr("utils.prediction.stage.load_prediction_data", load)
     monkeypatch.setattr(mlp_stage, "train", lambda run, args, data: seen.append(run.caveat))
     stage("--train", "--output-path", tmp_path, "--device", "cpu")

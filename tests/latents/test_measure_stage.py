@@ -6,9 +6,9 @@ import pytest
 from latents.test_distinctiveness import normal, study
 from scipy.stats import rankdata, spearmanr
 
-from utils.core.measure_names import MEASURES, WITHIN
+from utils.core.measure_names import MEASURES, WITHIN, signs_in_words
 from utils.latents.distinctiveness import Inference
-from utils.latents.measure_stage import chosen_measures, correlate_measures, signs_in_words
+from utils.latents.measure_stage import chosen_measures, correlate_measures
 from utils.latents.measures import MeasureSettings, measure, measures_table
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
 from utils.core.tables import output_file, write_table
+from utils.report import sections
 from utils.report.blocks import show, show_p, show_range
 from utils.report.report import FIGURES_EMBEDDED, OPTIONAL, SCRIPTS, write_report
 from utils.statistics.correlation_tables import correlation_rows
@@ -369,3 +370,22 @@ def test_numbers_are_written_for_reading() -> None:
     assert [show(value, 4) for value in (0.00002, 0.0, 0.12345)] == ["2.0e-05", "0.0000", "0.1235"]
     assert [show_p(value) for value in (0.0004, 0.0304, 1.0, np.nan)] == ["< 0.001", "0.030", "1.000", "–"]
     assert [show_range(-0.001, 0.25), show_range(np.nan, 0.2)] == ["[0.00, 0.25]", ""]
+
+
+def test_measures_of_distinctiveness_have_a_table_of_their_own_and_a_word_on_their_signs(results):
+    path = results / "distinctiveness_correlations.csv"
+    frame = pd.read_csv(path, keep_default_na=False)
+    plain = frame[frame["held_constant"] == ""].iloc[:1].assign(target="memorability")
+    more = [
+        plain.assign(measure=name, rho=rho, ci_low=rho - 0.05, ci_high=rho + 0.05)
+        for name, rho in (("centroid", 0.2), ("nearest_euclidean", -0.1), ("centroid_within_category", 0.3))
+    ]
+    pd.concat([frame, *more]).to_csv(path, index=False)
+    first, second = sections._distinctiveness(results)
+    assert [row["cells"][0]["text"] for row in second["rows"]] == [
+        "centroid",
+        "nearest_euclidean",
+        "centroid_within_category",
+    ]
+    assert second["text"].startswith("The sign hangs on the measure: by 1 of 2 measures")
+    assert not {"centroid", "nearest_euclidean"} & {row["cells"][0]["text"] for row in first["rows"]}

@@ -1,6 +1,6 @@
 """Pictures of what single images' predicted scores rest on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from utils.attribution.gradients import (
 )
 from utils.core.log import log
 from utils.core.run import Run
-from utils.data.images import load_pixels
+from utils.latents.encodings import picture_reader
 from utils.prediction.scoring import Predictor
 
 
 class _Pictures(Sequence):
     """(name, pixels) pairs that are read when they are asked for, so that a large folder need not fit in memory."""
 
-    def __init__(self, paths: Sequence[str], size: int) -> None:
-        self.paths, self.size = paths, size
+    def __init__(self, paths: Sequence[str], read: Callable[[str], np.ndarray]) -> None:
+        self.paths, self.read = paths, read
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -34,7 +34,7 @@ class _Pictures(Sequence):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
-        return self.paths[index], load_pixels(self.paths[index], self.size)
+        return self.paths[index], self.read(self.paths[index])
 
 
 def explain_files(predictor: Predictor, paths: Sequence[str], out_dir: Path, caveat: str = "") -> list[Path]:
@@ -49,7 +49,7 @@ def explain_files(predictor: Predictor, paths: Sequence[str], out_dir: Path, cav
     Returns:
         The overlays' paths, in the order given.
     """
-    pictures = _Pictures(paths, predictor.image_size)
+    pictures = _Pictures(paths, picture_reader(predictor.network, predictor.image_size))
     log.info("Explaining %d pictures; on a CPU this takes about half a minute to a minute each.", len(paths))
     found = explain_images(predictor.network, pictures, out_dir, device=predictor.device, caveat=caveat)
     return [explanation.path for explanation in found]

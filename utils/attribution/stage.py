@@ -3,7 +3,6 @@
 import logging
 from argparse import Namespace
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 from torch import nn
 
 from models.autoencoder import check_image_size
-from models.checkpoints import checkpoint_sha256, find_models, load_autoencoder, load_mlp, mlp_file
+from models.checkpoints import checkpoint_sha256, load_autoencoder, load_mlp, mlp_file
+from models.encoders import LayerCodes
 from models.score_network import ScoreNetwork, prepare_network
 from utils.attribution.checks import check_attributions, summarise_checks
 from utils.attribution.figures import draw_checks, draw_set, gallery_paths
@@ -36,8 +36,9 @@ from utils.core.shards import Batch, ShardedResult, run_sharded
 from utils.core.tables import kept_rows, models_with, output_file
 from utils.data.dataset import limit_rows, load_dataset
 from utils.data.image_lists import named_images
-from utils.data.images import load_pixels
 from utils.data.splits import load_splits
+from utils.latents.codes import find_code_models, refuse_codes_alone
+from utils.latents.encodings import load_from_card, picture_reader
 from utils.scenes.cache import SceneCache, check_min_score, load_scene_cache
 from utils.scenes.networks import SceneSettings, ensure_scene_cache, scene_networks_cached
 
@@ -80,7 +81,7 @@ def attribute(
         work,
         output_path=args.output_path,
         settings={**asdict(settings), **identity, "image_size": args.image_size, "device": run.device.type},
-        load=partial(load_pixels, size=args.image_size),
+        load=picture_reader(network, args.image_size),
         batch_size=size,
         workers=args.workers,
         # About a minute's work: eight images of 50 steps on two cores.
@@ -187,9 +188,11 @@ def report(run: Run, frame: pd.DataFrame, settings: AttributionSettings) -> None
         log.info("Empty cells: %s.", shown)
 
 
-def draw_attributions(run: Run, frame: pd.DataFrame, maps: np.ndarray, model: str) -> None:
+def draw_attributions(
+    run: Run, network: nn.Module, frame: pd.DataFrame, maps: np.ndarray, model: str
+) -> None:
     """Draw the mean map and the most and least memorable images."""
-    load = partial(load_pixels, size=run.args.image_size)
+    load = picture_reader(network, run.args.image_size)
     paths = draw_set(frame, maps, load, run.args.output_path, model, top_k=run.args.top_k, caveat=run.caveat)
     for path in paths:
         run.add_output(path)
@@ -211,7 +214,8 @@ def check(
     args = run.args
     chosen = limit_rows(frame, args.check_images)
     log.info("Checking the attributions on %d images", len(chosen))
-    pixels = torch.from_numpy(np.stack([load_pixels(path, args.image_size) for path in chosen["path"]]))
+    load = picture_reader(network, args.image_size)
+    pixels = torch.from_numpy(np.stack([load(path) for path in chosen["path"]]))
     rows = check_attributions(network, pixels, chosen["image_id"].tolist(), settings, run.device)
     checks = pd.DataFrame(rows).assign(model=model)
     for passed, text in summarise_checks(checks):
@@ -241,26 +245,33 @@ def ig_settings(args: Namespace) -> AttributionSettings:
 
 def load_network(run: Run, args: Namespace) -> tuple[nn.Module, str, dict]:
     """Load encoder and head as one network on the CPU; return it, the checkpoint's stem and what identifies both."""
-    check_image_size(args.image_size)
-    path, *others = find_models(args, several=False)
+    (stem, path), *others = find_code_models(args)
     if others:
-        names = ", ".join(model.name for model in (path, *others))
+        names = ", ".join(f"{model}.pth" for model in (stem, *(other for other, _ in others)))
         raise UserError(
             f"One model is explained at a time, found {names} in --model-names. Name one of them."
         )
-    autoencoder, encoder = load_autoencoder(path, image_size=args.image_size)
-    head_path = mlp_file(args.output_path, path.stem)
-    head, meta = load_mlp(head_path, encoder)
-    if meta.get("image_size", args.image_size) != args.image_size:
-        raise UserError(
-            f"{head_path} was trained on images of {meta['image_size']} px, but --image-size is {args.image_size}. "
-            f"Use --image-size {meta['image_size']}."
-        )
+    head_path = mlp_file(args.output_path, stem)
+    if path is None:
+        refuse_codes_alone(args.output_path, stem)
+        layer, encoder = load_from_card(args.output_path, stem)
+        head, meta = load_mlp(head_path, encoder)
+        network = ScoreNetwork(layer, head).eval()
+    else:
+        check_image_size(args.image_size)
+        autoencoder, encoder = load_autoencoder(path, image_size=args.image_size)
+        head, meta = load_mlp(head_path, encoder)
+        if meta.get("image_size", args.image_size) != args.image_size:
+            raise UserError(
+                f"{head_path} was trained on images of {meta['image_size']} px, but --image-size is {args.image_size}. "
+                f"Use --image-size {meta['image_size']}."
+            )
+        network = ScoreNetwork(autoencoder.encoder, head).eval()
+        run.add_input(path)
     run.note_caveats([*encoder["caveats"], *meta.get("caveats", [])])
-    run.add_input(path)
     run.add_input(head_path)
     identity = {"encoder": encoder["sha256"], "mlp": checkpoint_sha256(head_path)}
-    return ScoreNetwork(autoencoder.encoder, head).eval(), path.stem, identity
+    return network, stem, identity
 
 
 def select_images(run: Run, args: Namespace) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
@@ -292,13 +303,19 @@ def save(run: Run, args: Namespace) -> None:
         model += LABEL
     images, skipped = select_images(run, args)
     result = attribute(run, network, images, settings, model, identity)
-    cache = find_regions(run, images)
+    cache = None
+    if isinstance(network.encoder, LayerCodes):
+        log.info(
+            "Shares inside objects and foreground stay empty: those were found on the crop that the autoencoder sees."
+        )
+    else:
+        cache = find_regions(run, images)
     if not is_main_rank():
         return
     run.report_skipped([*skipped, *result.skipped])
     frame, maps = merge(run, result, images, model, cache)
     report(run, frame, settings)
-    draw_attributions(run, frame, maps, model)
+    draw_attributions(run, network, frame, maps, model)
     if args.check:
         check(run, network, frame, settings, model)
 

@@ -5,7 +5,7 @@ DEFAULT_IMAGE_SIZE = 224  # px: side of the square the networks see
 ARCHITECTURES = ("vgg11", "vgg13", "vgg16", "vgg19")
 DEFAULT_ARCHITECTURE = "vgg16"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")  # blocks of the encoder, from the image to the code
-POOLS = ("none", "avg", "max")  # over the positions of a layer
+POOLS = ("none", "avg", "max", "cls")  # over the positions of a layer
 RECIPES = ("corrected", "released")  # the paper's text, or the authors' scripts
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "val", "test")
 LOSSES = ("mse", "mae", "ssim", "ms-ssim", "lpips-vgg", "lpips-alex", "lpips-sq", "style")

@@ -86,7 +86,8 @@ class Dataset:
         for file in score_files(self.scores_csv):
             if file.is_file():
                 run.add_input(file)
-        pictures = [*self.full_table["path"], *(self.root / name for name, _ in self.skipped)]
+        there = self.full_table.loc[self.full_table["path"] != "", "path"]
+        pictures = [*there, *(self.root / name for name, _ in self.skipped)]
         for folder in {Path(picture).parent for picture in pictures}:
             run.add_picture_folder(folder)
 
@@ -219,12 +220,14 @@ def _image_root(table: pd.DataFrame, data_dir: Path, scores_csv: Path) -> Path:
     )
 
 
-def load_dataset(args: Namespace) -> Dataset:
+def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
     """Find the score table and the images, join them, and check both.
 
     Args:
         args: With ``data_dir, scores_csv, score_column, group_column, split_by, sample, limit, on_error, output_path,
             seed`` (see :mod:`utils.core.cli`).
+        pictures: Whether the pictures are needed. Where they are not (codes from a file), an image without one stays,
+            with an empty ``path``.
 
     Returns:
         The data set; images in the table but not on disk, on disk but not in the table, and duplicates are in
@@ -251,9 +254,12 @@ def load_dataset(args: Namespace) -> Dataset:
     if table.empty:
         raise UserError(f"{scores_csv} names no image. Expected a row per image below the header.")
     table, skipped = _repeated(table)
-    root = _image_root(table, data_dir, scores_csv)
-    table, missing = _locate(table, root)
-    skipped += missing + _unlisted(root, set(table["image_id"]), "image_file" in _header(scores_csv))
+    if pictures:
+        root = _image_root(table, data_dir, scores_csv)
+        table, missing = _locate(table, root)
+        skipped += missing + _unlisted(root, set(table["image_id"]), "image_file" in _header(scores_csv))
+    else:
+        root, table = _with_what_pictures_there_are(table, data_dir)
     if skipped and args.on_error == "fail":
         shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:5])
         raise UserError(
@@ -262,10 +268,18 @@ def load_dataset(args: Namespace) -> Dataset:
     table = table.sort_values("image_id").reset_index(drop=True)[[*DATASET_COLUMNS, *half_names(table)]]
     limited = limit_rows(table, args.limit)
     name = "sample" if args.sample else _name(scores_csv)
-    log.info(
-        "%s: %d images in %s, scores: column %s of %s", name, len(limited), root, score_column, scores_csv
-    )
+    where = f"in {root}" if (table["path"] != "").any() else "without pictures"
+    log.info("%s: %d images %s, scores: column %s of %s", name, len(limited), where, score_column, scores_csv)
     return Dataset(name, root, limited, table, score_column, scores_csv, skipped, args.sample, args.split_by)
+
+
+def _with_what_pictures_there_are(table: pd.DataFrame, data_dir: Path) -> tuple[Path, pd.DataFrame]:
+    """Add each image's path, empty where there is no picture; every image stays."""
+    root = find_image_root(data_dir, table["image_id"].tolist()) if data_dir.is_dir() else None
+    if root is None:
+        return data_dir, table.assign(path="")
+    paths = [root / name for name in table["image_id"]]
+    return root, table.assign(path=[str(path) if path.is_file() else "" for path in paths])
 
 
 def _name(scores_csv: Path) -> str:

@@ -11,16 +11,20 @@ the other.
 
 import hashlib
 import zlib
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.checkpoints import find_models, list_checkpoints
 from utils.core.caveats import Caveats
 from utils.core.errors import UserError
-from utils.core.tables import output_file, read_table
+from utils.core.names import LAYERS
+from utils.core.tables import models_with, output_file, read_table
 
+FOREIGN_LAYER = "file"  # in place of a layer: the codes came from a file, without a network
 DEFAULT_LAYER, DEFAULT_POOL = "conv5", "none"
 SHA_LENGTH = 16  # of the encoder's SHA-256 in the table: 64 bits
 _CHECKED_ROWS = 32
@@ -52,15 +56,39 @@ class Latents(NamedTuple):
     caveats: Caveats
 
 
-def latent_name(model: str, layer: str = DEFAULT_LAYER, pool: str = DEFAULT_POOL) -> str:
+class CodeSet(NamedTuple):
+    """Latent codes that a stage is to read.
+
+    Attributes:
+        stem: The model: a checkpoint's file stem, or what stands for another encoder or a file of codes.
+        name: What stands for ``<name>`` in the files of these codes.
+        command: The command that writes them, for messages.
+        encoder: ``stem`` and ``sha256`` of the network that should have made them; None where there is none to ask.
+        layer: Where in the network they come from; empty for a file of codes.
+    """
+
+    stem: str
+    name: str
+    command: str
+    encoder: Mapping[str, Any] | None = None
+    layer: str = ""
+
+
+def latent_name(
+    model: str,
+    layer: str = DEFAULT_LAYER,
+    pool: str = DEFAULT_POOL,
+    default: tuple[str, str] = (DEFAULT_LAYER, DEFAULT_POOL),
+) -> str:
     """Return what stands for ``<name>`` in the files of these codes.
 
     Args:
-        model: The checkpoint's file stem.
-        layer: Encoder block.
+        model: The checkpoint's file stem, or an encoder's.
+        layer: Layer of the encoder.
         pool: Pooling over positions.
+        default: The layer and pooling whose codes bear the model's name alone.
     """
-    if (layer, pool) == (DEFAULT_LAYER, DEFAULT_POOL):
+    if (layer, pool) == default:
         return model
     return f"{model}@{layer}-{pool}"
 
@@ -191,13 +219,16 @@ def _check_rows(matrix: np.ndarray, table: Any, path: Path, command: str) -> Non
         )
 
 
-def check_same_images(latents: Latents, image_ids: Iterable[str], source: Path | str) -> None:
+def check_same_images(
+    latents: Latents, image_ids: Iterable[str], source: Path | str, command: str | None = None
+) -> None:
     """Refuse latent codes of another image list.
 
     Args:
         latents: The codes.
         image_ids: The images that should be there.
         source: Where that list comes from, for the message.
+        command: The command that writes the codes; that of an autoencoder's when None.
 
     Raises:
         UserError: Naming both files, the counts, and an image that only one of them has.
@@ -214,5 +245,101 @@ def check_same_images(latents: Latents, image_ids: Iterable[str], source: Path |
     raise UserError(
         f"{latents.path} and {source} are of different image lists ({len(there)} and {len(wanted)} images; "
         f"{'; '.join(parts)}). Use the same --data-dir, --scores-csv, --sample and --limit as for the latent codes, or "
-        f"write them again with: {command_for(latents.layer, latents.pool)}"
+        f"write them again with: {command or command_for(latents.layer, latents.pool)}"
+    )
+
+
+def find_code_model(args: Namespace, name: str) -> tuple[str, Path | None]:
+    """Return the stem and checkpoint of one of ``--model-names``; no checkpoint where the codes are of no autoencoder.
+
+    Args:
+        args: With ``output_path`` and ``model_names``.
+        name: A checkpoint in the output folder, or what stands for ``<model>`` in a ``latents_<model>.npy``.
+
+    Raises:
+        UserError: There is neither.
+    """
+    stem = name.removesuffix(".pth")
+    path = Path(args.output_path) / f"{stem}.pth"
+    if not path.is_file() and needs_no_checkpoint(args.output_path, stem):
+        return stem, None
+    (path,) = find_models(Namespace(output_path=args.output_path, model_names=[name]))
+    return path.stem, path
+
+
+def find_code_models(args: Namespace) -> list[tuple[str, Path | None]]:
+    """Return the stem and checkpoint of the models whose codes a stage is to read.
+
+    Args:
+        args: With ``output_path`` and ``model_names``; without names, the one checkpoint there is, else the one model
+            with codes.
+
+    Raises:
+        UserError: A named model has neither, or there is none, or a choice is needed.
+    """
+    if args.model_names:
+        return [find_code_model(args, str(name)) for name in args.model_names]
+    stems = [name for name in models_with(args.output_path, "latents") if "@" not in name]
+    stems = [stem for stem in stems if needs_no_checkpoint(args.output_path, stem)]
+    if list_checkpoints(args.output_path) or not stems:
+        return [(path.stem, path) for path in find_models(args, several=False)]
+    if len(stems) > 1:
+        raise UserError(
+            f"There are latent codes of several models in {args.output_path}: {', '.join(stems)}. Choose with --model-names."
+        )
+    return [(stems[0], None)]
+
+
+def _layers_of(output_path: Path, name: str) -> set[str]:
+    """Return the layers that a table of codes names; none without the table."""
+    path = output_file(output_path, "latents", name)
+    return set(read_table(path, "latents")["layer"]) if path.exists() else set()
+
+
+def is_foreign(output_path: Path, name: str) -> bool:
+    """Return whether the latent codes of a name came from a file, without a network.
+
+    Args:
+        output_path: The output folder.
+        name: What stands for ``<model>`` in their files.
+    """
+    return FOREIGN_LAYER in _layers_of(output_path, name)
+
+
+def needs_no_checkpoint(output_path: Path, name: str) -> bool:
+    """Return whether the latent codes of a name are there and are those of another encoder or of a file.
+
+    Args:
+        output_path: The output folder.
+        name: What stands for ``<model>`` in their files.
+    """
+    layers = _layers_of(output_path, name)
+    return bool(layers) and not layers & set(LAYERS)
+
+
+def encoder_card_file(output_path: Path, stem: str) -> Path:
+    """Return where it is written how another encoder can be made again."""
+    return Path(output_path) / f"encoder_{stem}.json"
+
+
+def refuse_codes_alone(output_path: Path, stem: str) -> None:
+    """Refuse codes of which no network is known, where pixels have to be led through one.
+
+    Args:
+        output_path: The output folder.
+        stem: The model.
+
+    Raises:
+        UserError: Saying where the codes came from.
+    """
+    if encoder_card_file(output_path, stem).is_file():
+        return
+    source = (
+        "a file, without a network"
+        if is_foreign(output_path, stem)
+        else "an encoder that is not on record here"
+    )
+    raise UserError(
+        f"latents_{stem}.npy came from {source}: attributions follow the score through the network to the pixels. Name an "
+        "autoencoder checkpoint with --model-names, or write the codes with: python latent_analysis.py --encoder NAME"
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from utils.core.log import log
-from utils.core.measure_names import MEASURES, WITHIN
+from utils.core.measure_names import MEASURES, WITHIN, signs_in_words
 from utils.core.names import LOSSES
 from utils.latents.codes import Latents
 from utils.latents.distinctiveness import Inference, partial_row, with_groups_and_counts
@@ -101,26 +101,3 @@ def correlate_measures(
         rows.append(pd.DataFrame([partial_row(frame, *pair, inference) for pair in pairs]))
     result = pd.concat(rows, ignore_index=True)
     return result.assign(setting=result["measure"].map(measured.settings).fillna(""))
-
-
-def signs_in_words(rows: pd.DataFrame) -> str:
-    """Say whether the sign of the correlation hangs on the measure.
-
-    Args:
-        rows: Rows of ``distinctiveness_correlations.csv`` of one model.
-    """
-    plain = rows[(rows["target"] == "memorability") & (rows["held_constant"].fillna("") == "")]
-    plain = plain[plain["measure"].isin(MEASURES) & plain["rho"].notna()]
-    more, less = plain[plain["rho"] > 0], plain[plain["rho"] < 0]
-    if plain.empty:
-        return "No measure of distinctiveness has a correlation with memorability."
-    if more.empty or less.empty:
-        side = "more" if less.empty else "less"
-        return f"By every one of {len(plain)} measures, distinctive images are {side} memorable."
-    sure = int((more["ci_low"] > 0).sum()), int((less["ci_high"] < 0).sum())
-    return (
-        f"The sign hangs on the measure: by {len(more)} of {len(plain)} measures distinctive images are more memorable "
-        f"({sure[0]} with an interval above 0; most by {more.loc[more['rho'].idxmax(), 'measure']}, rho "
-        f"{more['rho'].max():.3f}), by {len(less)} less ({sure[1]} with an interval below 0; most by "
-        f"{less.loc[less['rho'].idxmin(), 'measure']}, rho {less['rho'].min():.3f})."
-    )

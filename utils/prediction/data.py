@@ -22,7 +22,7 @@ from utils.core.run import Run
 from utils.core.tables import output_file
 from utils.data.dataset import load_dataset
 from utils.data.splits import load_splits
-from utils.latents.codes import command_for, open_latents
+from utils.latents.codes import command_for, is_foreign, open_latents
 from utils.prediction.evaluation import DISTINCTIVENESS, ERROR, Split, split_positions
 from utils.prediction.ridge import check_finite
 
@@ -67,19 +67,26 @@ def load_prediction_data(run: Run, args: Namespace, checkpoint: Path) -> Predict
     Args:
         run: The run; notes inputs, caveats and left-out images.
         args: With the data flags, ``output_path``, ``seed``, ``on_error`` and ``error_measure``.
-        checkpoint: The encoder's file.
+        checkpoint: The encoder's file; where there is none, the codes of its stem are those of another encoder or of a
+            file.
 
     Raises:
         UserError: Something is missing, of another encoder or data set, not finite, or too small.
     """
-    dataset = load_dataset(args)
+    stem = checkpoint.stem
+    pictures = checkpoint.is_file() or not is_foreign(args.output_path, stem)
+    dataset = load_dataset(args, pictures)
     dataset.note_on(run)
     splits = load_splits(dataset, args.output_path, args.seed)
-    stem = checkpoint.stem
-    _, found = load_autoencoder(checkpoint)
-    run.note_caveats(found["caveats"])
-    encoder = {"stem": stem, "sha256": found["sha256"]}
-    latents = open_latents(args.output_path, stem, encoder)
+    if checkpoint.is_file():
+        _, found = load_autoencoder(checkpoint)
+        run.note_caveats(found["caveats"])
+        encoder = {"stem": stem, "sha256": found["sha256"]}
+        latents = open_latents(args.output_path, stem, encoder)
+    else:
+        latents = open_latents(args.output_path, stem)
+        run.note_caveats(latents.caveats)
+        encoder = {"stem": stem, "sha256": latents.encoder_sha256}
     run.add_input(latents.path)
     ids = np.array(latents.image_ids, dtype=object)
     check_finite(latents.matrix, ids, str(latents.path))

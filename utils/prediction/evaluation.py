@@ -251,19 +251,26 @@ def metric_table(
     return rows.assign(resamples=rows["resamples"].fillna(resamples).astype(int), seed=seed)
 
 
-def difference_rows(test: pd.DataFrame, predictors: Sequence[str], resamples: int, seed: int) -> pd.DataFrame:
+def difference_rows(
+    test: pd.DataFrame,
+    predictors: Sequence[str],
+    resamples: int,
+    seed: int,
+    pairs: Sequence[tuple[str, str]] = DIFFERENCES,
+) -> pd.DataFrame:
     """Compare predictors' Spearman correlations pairwise, on resamples drawn together.
 
     Args:
         test: As for `metric_table`.
-        predictors: Those there are; pairs of DIFFERENCES with a missing one are left out.
+        predictors: Those there are; pairs with a missing one are left out.
         resamples: Bootstrap resamples.
         seed: Seed of the resamples.
+        pairs: Which to compare.
 
     Returns:
         Rows of the form of `metric_table`, predictor ``a - b``, metric ``spearman``.
     """
-    pairs = [pair for pair in DIFFERENCES if set(pair) <= set(predictors)]
+    pairs = [pair for pair in pairs if set(pair) <= set(predictors)]
     found = paired_difference(test, pairs, resamples=resamples, seed=seed, min_images=3)
     return pd.DataFrame(
         {

@@ -199,15 +199,21 @@ def load_predictor(
     from models.checkpoints import checkpoint_sha256, load_autoencoder, load_mlp
     from models.score_network import ScoreNetwork, prepare_network
     from utils.core.device import full_float32, keep_freed_memory, resolve_device
+    from utils.latents.encodings import load_from_card
 
     encoder_path, head_path = _choose_files(Path(output_path), model)
-    autoencoder, encoder = load_autoencoder(encoder_path)
+    maker: nn.Module
+    if encoder_path.is_file():
+        autoencoder, encoder = load_autoencoder(encoder_path)
+        maker = autoencoder.encoder
+    else:
+        maker, encoder = load_from_card(encoder_path.parent, encoder_path.stem)
     head, meta = load_mlp(head_path, encoder)
     where = resolve_device(device)
     full_float32()
     keep_freed_memory()
     meta["caveats"] = list(Caveats(meta.get("caveats", [])) | encoder["caveats"])
-    network = prepare_network(ScoreNetwork(autoencoder.encoder, head), where)
+    network = prepare_network(ScoreNetwork(maker, head), where)
     log.info("Loaded %s and its MLP head; pictures are seen at %d px", encoder_path, meta["image_size"])
     return Predictor(
         network,
@@ -223,6 +229,7 @@ def _choose_files(folder: Path, model: str | None) -> tuple[Path, Path]:
     """Find encoder and head: of a model in the folder, or those that ship with the code."""
     from models.builtin import builtin_autoencoder, builtin_head, builtin_test_rho
     from models.checkpoints import mlp_file
+    from utils.latents.codes import needs_no_checkpoint, refuse_codes_alone
 
     if model == "builtin" or (model is None and not list(folder.glob("mlp_*.pth"))):
         why = "" if model == "builtin" else f"There is no MLP head in {folder}; s"
@@ -235,6 +242,9 @@ def _choose_files(folder: Path, model: str | None) -> tuple[Path, Path]:
         return builtin_autoencoder(), builtin_head()
     stem = _choose_model(folder, model)
     encoder_path = folder / f"{stem}.pth"
+    if not encoder_path.is_file() and needs_no_checkpoint(folder, stem):
+        refuse_codes_alone(folder, stem)  # goes on where another encoder is on record
+        return encoder_path, mlp_file(folder, stem)
     if not encoder_path.is_file():
         raise UserError(
             f"{mlp_file(folder, stem)} is the head of the encoder {encoder_path.name}, which is not in {folder}. "
@@ -292,7 +302,7 @@ def score_files(
     import pandas as pd
 
     from utils.core.shards import run_sharded
-    from utils.data.images import load_pixels
+    from utils.latents.encodings import picture_reader
 
     settings = {
         "encoder": predictor.identity[0],
@@ -306,7 +316,7 @@ def score_files(
         partial(_score_batch, predictor),
         output_path=output_path,
         settings=settings,
-        load=partial(load_pixels, size=predictor.image_size),
+        load=picture_reader(predictor.network, predictor.image_size),
         batch_size=batch_size,
         workers=workers,
         shard_size=32 * batch_size,

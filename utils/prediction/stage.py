@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from models.checkpoints import find_models, load_mlp, mlp_file, save_mlp
+from models.checkpoints import load_mlp, mlp_file, save_mlp
 from models.mlp import MemorabilityMLP
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
@@ -17,11 +17,13 @@ from utils.core.processes import is_main_rank
 from utils.core.run import Run, package_versions
 from utils.core.tables import kept_rows, output_file, read_table
 from utils.data.images import load_pixels
+from utils.latents.codes import find_code_models
 from utils.prediction import evaluation as judge
 from utils.prediction import figures as mlp_figures
 from utils.prediction.contact_sheet import write_contact_sheet
 from utils.prediction.data import PredictionData, load_prediction_data, training_digest
 from utils.prediction.ridge import fit_standardisation
+from utils.prediction.rivals import gather_rivals, rival_rows
 from utils.prediction.scoring import (
     Predictor,
     describe_extremes,
@@ -276,7 +278,8 @@ def draw_evaluation(run: Run, args: Namespace, data: PredictionData, evaluation:
         figures["mlp_learning"] = mlp_figures.learning_curve(read_table(history, "mlp_history"))
     for name, figure in figures.items():
         run.save_figure(figure, f"{name}_{stem}")
-    _draw_misses(run, data, test)
+    if (data.images["path"] != "").any():
+        _draw_misses(run, data, test)
 
 
 def _draw_misses(run: Run, data: PredictionData, test: pd.DataFrame) -> None:
@@ -311,9 +314,9 @@ def check_image_size(args: Namespace, size: int, source: str) -> None:
 
 def learn(run: Run, args: Namespace) -> None:
     """Train and evaluate the head of each named model (of the only one, without a name)."""
-    for checkpoint in find_models(args, several=False):
+    for stem, checkpoint in find_code_models(args):
         with run.one_model():  # one head's caveats are not the next one's
-            data = load_prediction_data(run, args, checkpoint)
+            data = load_prediction_data(run, args, checkpoint or args.output_path / f"{stem}.pth")
             check_image_size(args, data.image_size, f"latents_{data.stem}.npy")
             run.count(images=len(data.images))
             if args.train:
@@ -341,6 +344,10 @@ def evaluate(run: Run, args: Namespace, data: PredictionData) -> None:
     head, meta = load_head(args, data)
     run.note_caveats(meta.get("caveats", []))
     evaluation = evaluate_split(data, data.split, head, args.resamples, args.seed)
+    rivals = rival_rows(
+        evaluation.test, gather_rivals(args, data), evaluation.threshold, args.resamples, args.seed
+    )
+    evaluation.metrics = pd.concat([evaluation.metrics, rivals], ignore_index=True)
     splits = [split_rows(evaluation.metrics, data.split)]
     for split in further_splits(data, args):
         result, _ = fit_head(data, split, *saved_settings(meta), run.device)

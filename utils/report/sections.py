@@ -7,6 +7,7 @@ import pandas as pd
 
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
+from utils.core.measure_names import MEASURES, WITHIN, signs_in_words
 from utils.core.names import HEADLINE_LOSS, LOSSES
 from utils.core.tables import models_with, output_file, read_table
 from utils.report.blocks import (
@@ -160,6 +161,9 @@ def _slopes(output_path: Path) -> list[Block]:
     return blocks
 
 
+_ALL_MEASURES = {*MEASURES, *(name + WITHIN for name in MEASURES)}
+
+
 def _distinctiveness(output_path: Path) -> list[Block]:
     """The correlations of the distances in latent space; of those with the losses, only the training loss."""
     path = output_file(output_path, "distinctiveness_correlations")
@@ -173,10 +177,15 @@ def _distinctiveness(output_path: Path) -> list[Block]:
         if with_losses.any()
         else ""
     )
-    return [
+    many = shown[["measure", "held_constant"]].isin(_ALL_MEASURES).any(axis=1)
+    blocks = [
         correlation_block(f"Latent codes of {model}", rows, "measure", path.name, "distinctiveness", rest)
-        for model, rows in _by_model(shown)
+        for model, rows in _by_model(shown[~many])
     ]
+    for model, rows in _by_model(shown[many]):
+        title = f"Distinctiveness by many measures: latent codes of {model}"
+        blocks.append(correlation_block(title, rows, "measure", path.name, "centroid", signs_in_words(rows)))
+    return blocks
 
 
 def _prediction(output_path: Path) -> list[Block]:

@@ -9,7 +9,9 @@ from utils.core.declarations.columns import (
     Table,
     estimate,
     integer,
+    interval,
     real,
+    resampling,
     text,
 )
 from utils.core.declarations.correlations import correlation_columns
@@ -29,13 +31,20 @@ TABLES: dict[str, Table] = {
         "latents_{model}.csv",
         "python latent_analysis.py --calculate-latents",
         "Names the rows of latents_<model>.npy, in order. For another layer or pooling, <model> is followed by "
-        "@<layer>-<pool>.",
+        "@<layer>-<pool>; <model> is the checkpoint's stem, an encoder's name, or the name of a file of codes.",
         (
             IMAGE_ID,
-            text("layer", "encoder block the codes come from, conv1 to conv5"),
-            text("pool", "pooling over positions: none, avg or max"),
-            integer("image_size", "side of the square image the encoder saw", "px"),
-            text("encoder_sha256", "first 16 hexadecimal digits of the checkpoint's SHA-256"),
+            text(
+                "layer",
+                "where the codes come from: conv1 to conv5 of the autoencoder, a layer of another encoder, or file",
+            ),
+            text("pool", "pooling over positions: none, avg, max or cls (a transformer's class token)"),
+            integer("image_size", "side of the square image the encoder saw; 0 for a file of codes", "px"),
+            text(
+                "encoder_sha256",
+                "first 16 hexadecimal digits of the SHA-256 of the checkpoint, of the encoder's weights, or of the file of "
+                "codes with its index",
+            ),
             integer("crc32", "CRC-32 of the row's bytes in the matrix"),
         ),
     ),
@@ -78,6 +87,28 @@ TABLES: dict[str, Table] = {
         "Only the measures asked for have columns.",
         (IMAGE_ID, CATEGORY, MEMORABILITY, *_measure_columns()),
         optional=(*MEASURES, *(name + WITHIN for name in MEASURES)),
+    ),
+    "latent_layers": Table(
+        "latent_layers_{model}.csv",
+        "python latent_analysis.py --layer all",
+        "How distinctiveness, and a ridge on the codes, correlate with memorability along the layers of a network: the "
+        "numbers of latent_layers_<model>.png. With test_loss_<model>.csv, also distinctiveness with reconstruction error.",
+        (
+            text("layer", "layer of the encoder"),
+            integer("depth", "its place among the layers analysed, from 1 at the pixels"),
+            text("measure", "distinctiveness (all images), or ridge (predicted scores of the test images)"),
+            text("target", "memorability, or a loss"),
+            integer("n", "images"),
+            estimate("rho", "Spearman's rho"),
+            *interval("its 95 % bootstrap interval, layer by layer"),
+            estimate("band_low", "lower end of the 95 % band that holds for all layers of the curve at once"),
+            estimate("band_high", "upper end of it"),
+            integer("values", "values per code"),
+            text("cluster", "what was resampled as a whole: subcategory, group or image"),
+            integer("clusters", "how many of them"),
+            *resampling(),
+        ),
+        key=("layer", "measure", "target"),
     ),
     "latent_space": Table(
         "latent_space_{model}.csv",

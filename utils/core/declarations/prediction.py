@@ -64,7 +64,8 @@ TABLES: dict[str, Table] = {
             text(
                 "predictor",
                 "mlp; constant (mean training score); ridge (on the same latents); reconstruction-error and "
-                "distinctiveness (a line each); ridge+error+distinctiveness; noise-ceiling; 'a - b': a difference",
+                "distinctiveness (a line each); ridge+error+distinctiveness; noise-ceiling; rival: NAME (--rival); 'a - b': a "
+                "difference",
             ),
             text("metric", "spearman, spearman_within_category, mse, mae, r2, auc, ap, accuracy, ..."),
             estimate("value", "the metric on the test split"),
@@ -72,7 +73,11 @@ TABLES: dict[str, Table] = {
             estimate("p", "p value of a correlation or a difference, two-sided"),
             integer("n", "test images"),
             *resampling("bootstrap resamples (noise-ceiling: random halves)", "seed of the resamples"),
-            text("detail", "what the predictor is: settings, ridge strength, loss", nullable=True),
+            text(
+                "detail",
+                "what the predictor is: settings, ridge strength, loss; of a rival, its file and whether it was trained on test images",
+                nullable=True,
+            ),
             integer("n_splits", "seeded splits the next two columns are over (--n-splits)"),
             estimate("mean_over_splits", "mean of the metric over the splits"),
             estimate("sd_over_splits", "standard deviation over the splits (n - 1)"),
