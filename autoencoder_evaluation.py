@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from utils.core.cli import build_parser, non_negative_int, positive_int, run_script
+from utils.core.errors import UserError
 from utils.core.names import LOSSES
 
 
@@ -39,6 +40,17 @@ def get_parser() -> argparse.ArgumentParser:
     own.add_argument(
         "--splits", type=positive_int, default=50, metavar="N", help="random halves behind the noise ceiling"
     )
+    own.add_argument(
+        "--second-score-column",
+        metavar="COLUMN",
+        help="scores by other people in the same score table: every loss with both, in group_correlations.csv",
+    )
+    own.add_argument(
+        "--second-counts",
+        nargs=3,
+        metavar="COLUMN",
+        help="their hits, false alarms and responses, for their reliability",
+    )
     own.add_argument("--seed", type=non_negative_int, default=0, help="seed of resamples and halves")
     return parser
 
@@ -48,9 +60,12 @@ def main(args: argparse.Namespace) -> None:
     from utils.core.processes import is_main_rank
     from utils.core.run import Run
     from utils.reconstruction import evaluation_stage as stage
+    from utils.reconstruction.second_group import compare_people
 
     if not is_main_rank():
         return
+    if args.second_counts and args.second_score_column is None:
+        raise UserError("--second-counts belong to --second-score-column COLUMN: name the scores they make.")
     if args.table is not None:
         stage.protect_study(args)
     with Run("autoencoder_evaluation", args) as run:
@@ -65,6 +80,8 @@ def main(args: argparse.Namespace) -> None:
         run.write_table(slopes, "mixed_model")
         stage.draw_losses(run, losses, correlations, args)
         stage.summarise(correlations, slopes, comparisons)
+        if args.second_score_column is not None:
+            compare_people(run, args, losses)
         run.count(images=len(losses.frame), measures=len(losses.measures))
 
 

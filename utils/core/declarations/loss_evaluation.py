@@ -2,6 +2,7 @@
 
 from utils.core.declarations.columns import (
     MODEL,
+    Column,
     Table,
     boolean,
     estimate,
@@ -14,6 +15,18 @@ from utils.core.declarations.correlations import cluster_columns, correlation_co
 
 _CLAIMS = "Benjamini-Hochberg q over the losses of all models, or over the rivals"
 _LOSS_MEASURE = text("measure", "loss; 'exposure': the training loss at the image's single exposure")
+
+
+def _group_columns(side: str) -> tuple[Column, ...]:
+    """The columns of the correlation with one group's scores."""
+    return (
+        estimate(f"rho_{side}", f"Spearman's rho with the {side} group's scores"),
+        *interval("its 95 % bootstrap interval", suffix=f"_{side}"),
+        estimate(
+            f"rho_{side}_disattenuated", "the same over the root of the reliability of the human scores in it"
+        ),
+    )
+
 
 TABLES: dict[str, Table] = {
     "loss_correlations": Table(
@@ -100,5 +113,37 @@ TABLES: dict[str, Table] = {
             boolean("converged", "whether the model was fitted; False leaves little to believe"),
         ),
         key=("model", "measure", "effect"),
+    ),
+    "group_correlations": Table(
+        "group_correlations.csv",
+        "python autoencoder_evaluation.py --second-score-column COLUMN",
+        "Two groups of people who saw the same images: their scores with each other, and every loss with both, from the same "
+        "resamples. Reliabilities are taken as known.",
+        (
+            text("model", "file stem of the checkpoint; empty for the groups with each other", nullable=True),
+            text(
+                "measure",
+                "loss; (between groups) for the correlation of the groups' scores, which is in rho_first",
+            ),
+            text("first", "column of the first group's scores"),
+            text("second", "column of the second group's scores"),
+            integer("n", "images with both scores and the loss"),
+            *_group_columns("first"),
+            *_group_columns("second"),
+            estimate("difference", "rho_first - rho_second"),
+            *interval("its 95 % paired bootstrap interval"),
+            estimate("p", "two-sided p-value of no difference"),
+            estimate("difference_disattenuated", "difference of the disattenuated correlations"),
+            *interval("its interval", suffix="_disattenuated"),
+            estimate("p_disattenuated", "two-sided p-value of no difference between those"),
+            estimate(
+                "reliability_first", "split-half reliability of the first scores, stepped up (Spearman-Brown)"
+            ),
+            estimate("reliability_second", "the same of the second"),
+            text("cluster", "what was resampled as a whole: subcategory, group or image"),
+            integer("clusters", "how many of them"),
+            *resampling(),
+        ),
+        key=("model", "measure"),
     ),
 }
