@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -219,7 +219,7 @@ def rho_table(
         seed: Their seed.
         cluster: What is resampled as a whole (:func:`utils.statistics.clusters.find_clusters`).
     """
-    options = {"subcategory": None, "resamples": resamples, "seed": seed, "cluster": cluster}
+    options: dict[str, Any] = {"subcategory": None, "resamples": resamples, "seed": seed, "cluster": cluster}
     # By category and over all images are two claims, each a family of tests.
     parts = [correlations_by_category(frame, measures, **options)]
     if frame["category"].nunique() > 1:

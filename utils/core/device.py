@@ -70,7 +70,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in the oldest torch that we take
-        known = capabilities() if device.type == "cpu" else {}
+        known: dict[str, bool] = capabilities() if device.type == "cpu" else {}
         fast = any(
             known.get(name, False) for name in ("avx512_bf16", "amx_bf16")
         )  # others emulate it, slowly

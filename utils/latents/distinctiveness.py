@@ -95,8 +95,9 @@ def centroid_distances(
     names, labels = np.unique(np.asarray(categories, dtype=str), return_inverse=True)
     count, width = len(names), matrix.shape[1]
     cosine = metric == "cosine"
-    norms = np.empty(len(matrix)) if cosine else None
+    norms: NDArray | None = None
     if cosine:
+        norms = np.empty(len(matrix))
         for rows, block in row_blocks(matrix):
             norms[rows] = np.linalg.norm(block.astype(np.float64), axis=1)
     squares, dots, lengths = np.zeros((2, len(matrix))), np.zeros((2, len(matrix))), np.zeros((2, count))
@@ -334,9 +335,9 @@ def partial_row(frame: pd.DataFrame, measure: str, held: str, inference: Inferen
     row |= {"cluster": clustering.unit, "clusters": len(block) if codes is None else len(np.unique(codes))}
     if len(block) < MIN_IMAGES:
         return row
-    values = [block[name].to_numpy(float) for name in (measure, "memorability", held)]
+    first, second, third = (block[name].to_numpy(float) for name in (measure, "memorability", held))
     for suffix, some in (("", codes), ("_independent", None)):
-        found = bootstrap_partial_spearman(*values, inference.resamples, inference.seed, some)
+        found = bootstrap_partial_spearman(first, second, third, inference.resamples, inference.seed, some)
         row |= {"rho": found.rho, f"p{suffix}": found.p}
         row |= {f"ci_low{suffix}": found.ci_low, f"ci_high{suffix}": found.ci_high}
     return row

@@ -251,7 +251,7 @@ def draw_codes(
 
 def read_pictures(dataset: Dataset, wanted: set[str]) -> dict[str, np.ndarray | str]:
     """Read a few images as the network sees them, small; say why where that fails."""
-    pictures = {}
+    pictures: dict[str, np.ndarray | str] = {}
     chosen = dataset.table[dataset.table["image_id"].isin(wanted)]
     for image_id, path in zip(chosen["image_id"], chosen["path"], strict=True):
         try:

@@ -130,8 +130,10 @@ def _foreign_losses(frame: pd.DataFrame, args: Namespace, path: Path) -> list[st
     if args.loss_columns is None:
         found = [loss for loss in LOSSES if loss in frame.columns]
         common = recognise(list(frame.columns), LOSS_NAMES)
-        if found or common is not None:
-            return found or [common]
+        if found:
+            return found
+        if common is not None:
+            return [common]
     unknown = [name for name in args.loss_columns or [] if name not in frame.columns]
     if args.loss_columns and not unknown:
         return list(dict.fromkeys(args.loss_columns))

@@ -93,7 +93,8 @@ def read_study_losses(run: Run, args: Namespace) -> LossTable:
         for model, frame in frames.items()
     }
     wanted = _chosen_losses(args.loss_columns, found, run.output_path)
-    measures, parts = {}, []
+    measures: dict[str, tuple[str, str]] = {}
+    parts = []
     for model, frame in frames.items():
         names = {loss: f"{model}: {loss}" for loss in wanted if loss in found[model]}
         measures |= {column: (model, loss) for loss, column in names.items()}
@@ -117,7 +118,7 @@ def read_study_losses(run: Run, args: Namespace) -> LossTable:
             f"--score-column {args.score_column} needs the score table, and none was found for {run.output_path}. Name it "
             "with --scores-csv or --data-dir; without --score-column the scores recorded with the losses are used."
         )
-    if scores is None:
+    if scores is None or source is None:
         log.warning(
             "No score table was found, so the noise ceiling stays empty. Name it with --scores-csv or --data-dir."
         )

@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -62,10 +62,10 @@ def mixed_model_rows(
     """
     if clustering.labels is None:
         return pd.DataFrame(columns=MIXED_MODEL_COLUMNS)
-    rows = []
+    rows: list[dict[str, object]] = []
     for measure in measures:
         block = frame[frame[[measure, target]].notna().all(axis=1)]
-        codes = clustering.codes(block)
+        codes = cast(np.ndarray, clustering.codes(block))  # there are labels
         usable = (
             len(block) >= min_images
             and MIN_BETWEEN <= len(np.unique(codes)) < len(block)
@@ -92,7 +92,7 @@ class _Fit:
     converged: bool
 
 
-def _fit(x: np.ndarray, y: np.ndarray, codes: np.ndarray) -> list[dict[str, float | int | str | bool]]:
+def _fit(x: np.ndarray, y: np.ndarray, codes: np.ndarray) -> list[dict[str, object]]:
     """Return the three rows of one measure."""
     clusters = int(codes.max()) + 1
     x, y = (stats.zscore(stats.rankdata(values)) for values in (x, y))
@@ -112,7 +112,7 @@ def _fit(x: np.ndarray, y: np.ndarray, codes: np.ndarray) -> list[dict[str, floa
         "random_slope": random_slope,
         "converged": fitted.converged,
     }
-    rows = []
+    rows: list[dict[str, object]] = []
     for effect, (contrast, lost) in EFFECTS.items():
         if contrast[1] and not varies:
             rows.append({"effect": effect, **about})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -123,7 +124,7 @@ def split_halves(
 
 def counts_behind(
     frame: pd.DataFrame, target: str = "memorability", counts: Sequence[str] = COUNT_COLUMNS
-) -> dict[str, np.ndarray | str | None] | None:
+) -> dict[str, Any] | None:
     """Return the response counts that explain a score column, as arguments of `noise_ceiling`.
 
     Args:

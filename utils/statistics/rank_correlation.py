@@ -123,11 +123,11 @@ def false_discovery_q(p_values: Sequence[float]) -> np.ndarray:
     Returns:
         (k,) q values in [0, 1], never below their p-values.
     """
-    p_values = np.asarray(p_values, dtype=np.float64)
-    q = np.full(p_values.shape, np.nan)
-    known = np.isfinite(p_values)
+    p = np.asarray(p_values, dtype=np.float64)
+    q = np.full(p.shape, np.nan)
+    known = np.isfinite(p)
     if known.any():
-        q[known] = stats.false_discovery_control(p_values[known], method="bh")
+        q[known] = stats.false_discovery_control(p[known], method="bh")
     return q
 
 

@@ -178,8 +178,8 @@ def _over_ceiling(
     options: Options,
 ) -> Values:
     """Return the ceiling of each target and rho over it, with intervals from the same resamples."""
-    names = ("ceiling", "ci_low_ceiling", "ci_high_ceiling")
-    names += ("rho_over_ceiling", "ci_low_rho_over_ceiling", "ci_high_rho_over_ceiling")
+    names = ["ceiling", "ci_low_ceiling", "ci_high_ceiling"]
+    names += ["rho_over_ceiling", "ci_low_rho_over_ceiling", "ci_high_rho_over_ceiling"]
     values = {name: np.full(rho.shape, np.nan) for name in names}
     for t, target in enumerate(targets):
         found = resampled_ceiling(
@@ -275,7 +275,7 @@ def _given_covariates(
     return {"covariates": ", ".join(names), **{f"{name}_given_covariates": part for name, part in found}}
 
 
-def _labels(frame: pd.DataFrame, column: str) -> pd.Series:
+def _labels(frame: pd.DataFrame, column: str | None) -> pd.Series:
     """Return group labels with empty text, as tables are read, taken for what it is: no label."""
     return frame[column].where(frame[column] != "")
 
