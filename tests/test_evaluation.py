@@ -1,5 +1,7 @@
 """Stage 3: statistics of planted losses, joins by name, foreign tables, figures, and what users get wrong."""
 
+import csv
+import itertools
 import json
 import logging
 import shutil
@@ -705,8 +707,17 @@ def test_constant_losses_are_empty_cells_and_said(study, caplog):
     )
     assert f"rho is undefined and left empty where: {OTHER}: mse is constant\n" in caplog.text
     assert f"{OTHER}, mse: rho is undefined (n = 120)" in caplog.text
-    line = (study / "loss_correlations.csv").read_text().splitlines()[1]
-    assert line.startswith(f"{OTHER},mse,120,,,,,,60,0,,,,,120,")
+    with (study / "loss_correlations.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (row["model"], row["measure"], row["n"], row["n_within_subcategory"]) == (
+        OTHER,
+        "mse",
+        "120",
+        "120",
+    )
+    empty = [name for name in row if name.startswith(("rho", "ci_", "p", "q")) and "ceiling" not in name]
+    assert {"rho", "p", "q", "ci_low", "ci_high", "rho_within_category"} <= set(empty)
+    assert [name for name in empty if row[name] != ""] == []
     assert results(study, "loss_comparisons").loc[0, ["difference", "ci_low", "p", "q"]].isna().all()
     for path in study.glob("loss_*.csv"):
         assert "nan" not in path.read_text().lower(), path
@@ -745,11 +756,12 @@ def forest_rows(models, measures):
     rows = [{"model": model, "measure": measure} for model in models for measure in measures]
     table = pd.DataFrame(rows).assign(n=100, rho=rng.uniform(-0.2, 0.5, len(rows)), ceiling=0.9)
     table["rho_over_ceiling"] = table.rho / table.ceiling
-    for name in ("", "_within_category"):
-        table[f"ci_low{name}"], table[f"ci_high{name}"] = table.rho - 0.1, table.rho + 0.1
+    for name, half in itertools.product(("", "_within_category"), ((0.1, ""), (0.05, "_independent"))):
+        table[f"ci_low{name}{half[1]}"] = table.rho - half[0]
+        table[f"ci_high{name}{half[1]}"] = table.rho + half[0]
     table["rho_within_category"] = table.rho
-    table.loc[0, ["rho", "ci_low", "ci_high", "rho_within_category", "rho_over_ceiling"]] = np.nan
-    return table
+    table.loc[0, [name for name in table if name.startswith(("rho", "ci_"))]] = np.nan
+    return table.assign(cluster="subcategory")
 
 
 @pytest.mark.parametrize("models", [1, 2, 7])

@@ -140,15 +140,16 @@ def test_stage_2_writes_the_rivals_of_every_picture(tested, mini_memcat):
 def test_the_forest_has_the_rivals_under_every_network_and_no_panel_of_their_own():
     rows = [("a", "mse"), ("b", "mse"), ("rivals", "jpeg_bytes"), ("rivals", "pca_error")]
     table = pd.DataFrame(rows, columns=["model", "measure"])
-    names = ("rho", "ci_low", "ci_high", "ceiling", "n")
-    names += tuple(f"{name}_within_category" for name in ("rho", "ci_low", "ci_high"))
-    figure = draw_forest(table.assign(**dict.fromkeys(names, 0.5)))
+    ends = [f"{end}{within}" for end in ("ci_low", "ci_high") for within in ("", "_within_category")]
+    names = ["rho", "rho_within_category", "ceiling", "n", *ends, *(f"{end}_independent" for end in ends)]
+    table = table.assign(**dict.fromkeys(names, 0.5), cluster="image")
+    figure = draw_forest(table)
     panels = [axis for axis in figure.axes if axis.get_visible()]
     assert [axis.get_title().splitlines()[0] for axis in panels] == ["a", "b"]
     labels = [label.get_text() for label in panels[0].get_yticklabels()]
     assert labels == ["mse", "rival: jpeg_bytes", "rival: pca_error"]
     assert not any("not computed" in text.get_text() for axis in panels for text in axis.texts)
-    alone = draw_forest(table[2:].assign(**dict.fromkeys(names, 0.5)))
+    alone = draw_forest(table[2:])
     assert alone.axes[0].get_title().startswith("rivals")
 
 

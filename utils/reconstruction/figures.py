@@ -60,7 +60,7 @@ def draw_forest(correlations: pd.DataFrame) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel(
             "Spearman's ρ with memorability (95 % interval"
-            + ("; thick: if images were\nindependent)" if clustered else ")")
+            + (";\nthick: if images were independent)" if clustered else ")")
         )
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
