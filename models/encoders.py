@@ -70,6 +70,9 @@ class ImageEncoder(nn.Module):
         sha256: SHA-256 over the names and values of all tensors, in hexadecimal.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         name: str,
@@ -235,7 +238,9 @@ def _is_container(module: nn.Module) -> bool:
     """Return whether a module is but a sequence, or holds a stack of blocks of one kind."""
     if type(module) in (nn.Sequential, nn.ModuleList):
         return True
-    stacks = [child for child in module.children() if type(child) in (nn.Sequential, nn.ModuleList)]
+    stacks = [
+        list(child.children()) for child in module.children() if type(child) in (nn.Sequential, nn.ModuleList)
+    ]
     return any(len(stack) >= 2 and len({type(block) for block in stack}) == 1 for stack in stacks)
 
 
@@ -255,7 +260,7 @@ def tensors_sha256(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name}\n".encode())
-        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -392,6 +397,7 @@ def _load_openclip(name: str, rest: str, weights: Path | str | None) -> ImageEnc
             f"Expected --encoder openclip:{architecture}:<tag> with a tag among {', '.join(tags)}; found "
             f"'{tag}'."
         )
+    model: Any
     if weights is None:
         model = _published(
             name,

@@ -175,7 +175,8 @@ def match_names(names: list[str], image_ids: list[str]) -> dict[str, str]:
     Returns:
         ``image_id`` by name, for the names that mean exactly one image.
     """
-    known, by_file = set(image_ids), {}
+    known = set(image_ids)
+    by_file: dict[str, list[str]] = {}
     for image_id in image_ids:
         by_file.setdefault(image_id.rsplit("/", 1)[-1], []).append(image_id)
     found = {}
