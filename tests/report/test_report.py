@@ -255,7 +255,8 @@ def test_without_caveats_there_is_no_banner(results: Path) -> None:
 
 
 @pytest.mark.parametrize(("caveats", "said"), [
-    (["sample data (planted scores)", "random weights: style"], "The scores are planted and the networks may be untrained"),
+    (["sample data (planted scores)", "random weights: style"], "The scores are planted and some networks have random"),
+    (["sample data (planted scores)"], "The scores are planted: the numbers"),
     (["random weights: style"], "Some networks have random weights"),
 ])  # fmt: skip
 def test_caveats_of_any_stage_are_loud(results: Path, caveats: list[str], said: str) -> None:

@@ -96,17 +96,21 @@ def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
         "title": "What makes these images memorable",
         "subtitle": _subtitle(output_path, runs),
         "caveats": list(caveats),
-        "banner": (
-            "The scores are planted and the networks may be untrained: the numbers below show that the code runs."
-            if caveats.has_sample
-            else "Some networks have random weights: numbers that rest on them show that the code runs, nothing else."
-        ),
+        "banner": _banner(caveats),
         "tiles": headline_tiles(output_path),
         "sections": [
             *sections,
             {"title": "Record", "anchor": "record", "blocks": _record(output_path, runs)},
         ],
     }
+
+
+def _banner(caveats: Caveats) -> str:
+    """Say why the numbers are no result; shown only where there are caveats."""
+    planted = "The scores are planted" if caveats.has_sample else ""
+    random = "some networks have random weights" if caveats.has_random_weights else ""
+    why = " and ".join(part for part in (planted, random) if part)
+    return f"{why[:1].upper()}{why[1:]}: the numbers that rest on them show that the code runs, nothing else."
 
 
 def _subtitle(output_path: Path, runs: dict[str, dict]) -> str:
