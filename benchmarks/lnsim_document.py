@@ -167,12 +167,13 @@ def _correlation_lines(table: pd.DataFrame) -> list[str]:
             MEANINGS.get(row["measure"], "reconstruction error of the network"),
             with_interval(row),
             f"{row['p']:.2g}",
+            f"{row['q']:.2g}",
             number(row["rho_over_ceiling"]),
             f"{row['n']:,}",
         ]
         for _, row in table.iterrows()
     ]
-    return markdown(["measure", "what", "rho with memorability", "p", "over the ceiling", "n"], rows)
+    return markdown(["measure", "what", "rho with memorability", "p", "q", "over the ceiling", "n"], rows)
 
 
 def _opening(study: Study, frame: pd.DataFrame, ceiling: dict[str, float]) -> list[str]:
@@ -210,7 +211,7 @@ def _opening(study: Study, frame: pd.DataFrame, ceiling: dict[str, float]) -> li
             ],
         ),
         "Intervals are 95 % bootstrap intervals. rho is Spearman's; positive means that pictures with more of the measure "
-        "are remembered better.",
+        "are remembered better. q is Benjamini and Hochberg's, over the rows of its table.",
         "",
     ]
 
@@ -222,8 +223,8 @@ def _held_out(study: Study, frame: pd.DataFrame, table: pd.DataFrame, partial: p
         "",
         f"{len(frame):,} pictures of the test split: the network was not trained on them, nor the linear code fitted to "
         "them. (For the exposures a copy of it was fine-tuned on all pictures, each exposure being taken before the step it "
-        f"causes.) Reconstruction error (`mse`) and memorability: rho {with_interval(error)}; {verdict(error)}. The "
-        "paper reports about 0.45 on MemCat.",
+        f"causes.) Reconstruction error (`mse`) and memorability: rho {with_interval(error)}; {verdict(error)}, "
+        f"q {error['q']:.2g} over the measures below. The paper reports about 0.45 on MemCat.",
         "",
         *_correlation_lines(table),
     ]
