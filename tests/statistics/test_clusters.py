@@ -600,6 +600,19 @@ def test_groups_that_span_categories_are_not_resampled_inside_them(clustered_fra
     assert np.isnan(row["ci_low_fixed_categories"])
 
 
+def test_rows_that_come_from_several_tables_keep_their_own_clusters(clustered_frame):
+    whole = correlation_rows(clustered_frame, ["loss"], resamples=20, splits=1)
+    halves = [
+        part.reset_index(drop=True)
+        for _, part in clustered_frame.groupby(clustered_frame.index < 300, sort=False)
+    ]
+    pd.testing.assert_frame_equal(
+        correlation_rows(pd.concat(halves), ["loss"], resamples=20, splits=1), whole
+    )
+    with pytest.raises(ValueError, match="names each image once"):
+        find_clusters(pd.concat(halves))
+
+
 def test_two_clusters_leave_intervals_empty_and_say_so(caplog):
     rng = np.random.default_rng(0)
     frame = images(np.repeat(["a", "b"], 20), memorability=rng.normal(size=40), loss=rng.normal(size=40))

@@ -71,6 +71,8 @@ def find_clusters(frame: pd.DataFrame, choice: str | None = None) -> Clustering:
     """
     if choice not in (None, *CLUSTERS):
         raise ValueError(f"expected {', '.join(CLUSTERS)}, got '{choice}'")
+    if not frame.index.is_unique:
+        raise ValueError("expected a frame whose index names each image once; got repeated values")
     if choice == NO_CLUSTERS:
         return Clustering(IMAGE)
     column = choice or SUBCATEGORY

@@ -128,6 +128,7 @@ def correlation_rows(
         ValueError: a column is absent or holds infinite values.
         UserError: the frame does not have the clusters asked for.
     """
+    frame = frame.reset_index(drop=True)  # rows may come from several tables
     clustering = find_clusters(frame, cluster)
     options = Options(
         clustering,
@@ -185,6 +186,7 @@ def correlations_by_category(
         ValueError: a column is absent, holds infinite values, or no image has a category.
         UserError: the frame does not have the clusters asked for.
     """
+    frame = frame.reset_index(drop=True)  # rows may come from several tables
     options = Options(
         find_clusters(frame, cluster),
         None,
@@ -267,6 +269,7 @@ def paired_difference(
     Raises:
         UserError: the frame does not have the clusters asked for.
     """
+    frame = frame.reset_index(drop=True)  # rows may come from several tables
     pairs = list(pairs)
     clustering = find_clusters(frame, cluster)
     present = frame[[target]].notna().to_numpy()[:, 0]
