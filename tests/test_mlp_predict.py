@@ -254,6 +254,26 @@ def test_caveats_of_one_model_do_not_stick_to_the_next(tmp_path, monkeypatch):
     assert record["caveats"] == seen
 
 
+def test_rivals_stand_in_the_table_with_differences_and_what_they_were_trained_on(output, pictures, codes):
+    ids, _ = codes
+    pd.DataFrame({"path": ids, "score": np.linspace(0, 1, len(ids))}).to_csv(
+        output / "theirs.csv", index=False
+    )
+    (output / "seen.txt").write_text("\n".join(ids) + "\n")
+    rival = (
+        "--rival",
+        f"theirs={output / 'theirs.csv'}",
+        "--rival-trained-on",
+        f"theirs={output / 'seen.txt'}",
+    )
+    stage("--data-dir", pictures, "--output-path", output, *FAST, *rival)
+    metrics = read_table(output_file(output, "mlp_metrics"), "mlp_metrics")
+    rows = metrics[metrics["predictor"].str.contains("rival: theirs", regex=False)]
+    assert {"rival: theirs", "mlp - rival: theirs", "ridge - rival: theirs"} <= set(rows["predictor"])
+    count = metrics.loc[metrics["predictor"] == "mlp", "n"].iloc[0]
+    assert set(rows["detail"]) == {f"theirs.csv, trained on test images ({count} of {count})"}
+
+
 def test_search_and_splits_are_recorded(output, pictures, monkeypatch):
     monkeypatch.setattr(
         "utils.prediction.training.SEARCH_GRID", {"dropout": (0.0, 0.5), "learning_rate": (1e-3,)}
