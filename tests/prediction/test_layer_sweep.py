@@ -1,10 +1,18 @@
 """Curves along depth: their rho against scipy, and bands that cover a whole curve at once."""
 
+from argparse import Namespace
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import norm, spearmanr
 
+from utils.core.processes import barrier
+from utils.latents.codes import CodeSet
+from utils.prediction import layer_sweep
 from utils.prediction.layer_sweep import curve_rows, draw_layers, ridge_predictions, simultaneous_bands
 from utils.statistics.resampling import Resampler
 
@@ -67,3 +75,19 @@ def test_the_figure_shows_every_curve():
     figure = draw_layers(rows, "net")
     assert len(figure.axes[0].lines) == 3  # and the line at 0
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == LAYERS
+
+
+def test_under_torchrun_the_sweep_waits_for_nobody(monkeypatch):
+    """Only rank 0 sweeps: a barrier inside would wait for ever."""
+    met = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: met.append(1))
+    swept = []
+    monkeypatch.setattr(layer_sweep, "sweep_layers", lambda *_: (barrier(), swept.append(1)))
+    args = Namespace(metric="euclidean", neighbours=1, within_category=False)
+    sets = [CodeSet("net", f"net@{layer}", "", None, layer) for layer in LAYERS]
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        layer_sweep.sweep_models(args, SimpleNamespace(one_model=nullcontext), None, sets)
+    assert (swept, met) == ([1], [])

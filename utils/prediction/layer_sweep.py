@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from utils.core.figures import PALETTE, new_figure, shorten
 from utils.core.names import HEADLINE_LOSS, LOSSES
-from utils.core.processes import is_main_rank
+from utils.core.processes import alone, is_main_rank
 from utils.core.tables import output_file, read_table
 from utils.data.splits import load_splits
 from utils.latents.codes import CodeSet, open_latents
@@ -112,7 +112,7 @@ def sweep_models(args: Namespace, run: Run, dataset: Dataset, sets: Sequence[Cod
     for stem in dict.fromkeys(codes.stem for codes in sets):
         own = [codes for codes in sets if codes.stem == stem]
         if len(own) > 1:
-            with run.one_model():
+            with run.one_model(), alone():  # reading splits.csv would wait for ranks that are not here
                 sweep_layers(args, run, dataset, own)
 
 
