@@ -3,7 +3,8 @@
 Reads: images and scores, a checkpoint (<model>.pth) with its MLP head (mlp_<model>.pth), and the objects and
 segments that feature_analysis.py found, where it did. Done: for each image the attribution of its predicted
 score to its pixels, with a check that the attributions add up; numbers that describe each map. Writes:
-ig_<model>.csv, the maps ig_<model>.npy, pictures in ig/, and with --check ig_checks.csv with its figure.
+ig_<model>.csv, the maps ig_<model>.npy, pictures in ig/; with --check ig_checks.csv and ig_verdicts.csv with their
+figures; with several --baseline ig_baselines_<model>.csv with its figure, and the further maps.
 """
 
 import argparse
@@ -14,7 +15,9 @@ from utils.core.names import IG_BASELINES, IG_METHODS, TEST, TRAIN, VALIDATION
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser: the shared flags, what to do, for which images, and how."""
-    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "weights", "scenes")
+    parser = build_parser(
+        __doc__ or "", "data", "output", "models", "compute", "cluster", "weights", "scenes"
+    )
     # Left out, they mean the objects and segments that are there (or the heavy networks with --detect).
     parser.set_defaults(detector=None, segmenter=None)
     what = parser.add_argument_group("what to do")
@@ -62,7 +65,14 @@ def _add_integration_flags(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--method", choices=IG_METHODS, default="gausslegendre", help="rule of the numerical integral"
     )
-    how.add_argument("--baseline", choices=IG_BASELINES, default="black", help="where the path starts")
+    how.add_argument(
+        "--baseline",
+        nargs="+",
+        choices=IG_BASELINES,
+        default=["black"],
+        help="where the path starts; expected averages over training images; of several, the first is analysed and the "
+        "agreement of their maps reported",
+    )
     how.add_argument(
         "--internal-batch-size",
         type=non_negative_int,

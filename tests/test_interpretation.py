@@ -17,9 +17,11 @@ from models.checkpoints import checkpoint_sha256, mlp_file, save_autoencoder, sa
 from models.mlp import build_mlp
 from models.score_network import ScoreNetwork
 from utils.attribution import stage as attribution_stage
+from utils.attribution.checks import map_agreement
 from utils.attribution.gradients import AttributionSettings
 from utils.core.errors import UserError
-from utils.core.tables import read_table
+from utils.core.tables import models_with, read_table
+from utils.data.dataset import find_image_root
 from utils.data.image_lists import named_images, read_image_ids
 from utils.data.images import load_pixels
 from utils.scenes.cache import cache_path, write_scene_cache
@@ -205,8 +207,51 @@ def test_checks_are_written_and_keep_other_models_rows(output, mini_memcat):
     assert set(checks["model"]) == {MODEL, "other"}
     levels = checks.loc[(checks["model"] == MODEL) & (checks["check"] == "randomisation"), "level"]
     assert levels.tolist() == ["0 none", "1 head", "2 conv5", "3 conv4", "4 conv3", "5 conv2", "6 conv1"]
-    assert (output / f"ig_checks_{MODEL}.png").exists()
-    assert (output / "ig_checks_other.pdf").exists()
+    for name in (f"ig_checks_{MODEL}.png", "ig_checks_other.pdf", f"ig_cascade_{MODEL}.png"):
+        assert (output / name).exists()
+    verdicts = read_table(output / "ig_verdicts.csv", "ig_verdicts")
+    expected = {"randomisation", "randomisation_absolute", "deletion", "insertion"}
+    assert set(zip(verdicts["model"], verdicts["check"], strict=True)) == {
+        (model, check) for model in (MODEL, "other") for check in expected
+    }
+    assert (verdicts["verdict"] == "unclear").all(), "one image has no interval"
+    assert models_with(output, "ig") == [MODEL, "other"], "ig_checks.csv is no model's table"
+
+
+def test_several_baselines_are_compared_image_by_image(output, mini_memcat, caplog):
+    caplog.set_level("INFO")
+    flags = ("--limit", 2, "--baseline", "mean", "black", "expected")
+    run(mini_memcat, output, *flags)
+    table = read_table(output / f"ig_baselines_{MODEL}.csv", "ig_baselines")
+    frame, maps = read(output)
+    assert len(table) == 2 * 3
+    assert models_with(output, "ig") == [MODEL]
+    further = np.load(output / f"ig_{MODEL}@black.npy")
+    row = table[(table["image_id"] == frame["image_id"][1]) & (table["other_baseline"] == "black")].iloc[0]
+    assert row["baseline"] == "mean"
+    pair = [np.asarray(values[1], dtype=np.float32) for values in (maps, further)]
+    assert (row["rho"], row["rho_absolute"]) == pytest.approx(map_agreement(*pair), abs=1e-6)
+    assert "Baselines mean and black: the maps" in caplog.text
+    for name in (f"ig_{MODEL}@expected.npy", f"ig_baselines_{MODEL}.png"):
+        assert (output / name).exists()
+    before = (output / f"ig_baselines_{MODEL}.csv").read_bytes()
+    caplog.clear()
+    run(mini_memcat, output, *flags)
+    assert f"ig_{MODEL}@expected: up to date" in caplog.text
+    assert (output / f"ig_baselines_{MODEL}.csv").read_bytes() == before
+
+
+def test_expected_gradients_average_over_training_images(output, mini_memcat):
+    run(mini_memcat, output, "--limit", 1, "--baseline", "expected", "--steps", 5)
+    frame, _ = read(output)
+    splits = read_table(output / "splits.csv", "splits")
+    network = make_models(output / "again")
+    root = find_image_root(mini_memcat, splits["image_id"].tolist())
+    train = splits.loc[splits["split"] == "train", "image_id"]
+    images = torch.from_numpy(np.stack([load_pixels(root / name, SIZE) for name in train]))
+    with torch.no_grad():
+        mean = float(network(images).mean())
+    assert frame["baseline_prediction"][0] == pytest.approx(mean, abs=1e-5)
 
 
 # ------------------------------------------------------------------------------------- objects and foreground

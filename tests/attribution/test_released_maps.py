@@ -35,13 +35,13 @@ def test_absolute_maps_add_what_signed_ones_cancel():
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"baseline": "mean"}, "--baseline mean"),
+        ({"baseline": ["mean"]}, "--baseline mean"),
         ({"smooth": 3}, "--smooth 3"),
         ({"check": True}, "--check tests signed maps"),
     ],
 )
 def test_what_the_released_script_does_not_do_is_refused(changed, text):
-    flags = {"recipe": "released", "baseline": "black", "smooth": 0, "check": False}
+    flags = {"recipe": "released", "baseline": ["black"], "smooth": 0, "check": False}
     check_released_flags(Namespace(**flags))
     check_released_flags(Namespace(**flags | changed | {"recipe": "corrected"}))
     with pytest.raises(UserError, match=text):

@@ -4,6 +4,8 @@ Randomised weights (Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2
 a network has learned must change when the weights are scrambled. Deletion and insertion (Petsiuk et al.,
 "RISE", BMVC 2018): taking away first what the map calls most in favour of a high score must lower the
 predicted score faster than taking parts away at random.
+
+Each check can fail, or say nothing: its verdict needs a 95 % interval over images that is clear of zero.
 """
 
 from __future__ import annotations
@@ -11,14 +13,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from models.score_network import prepare_network
 from utils.attribution.gradients import (
+    EXPECTED,
     AttributionSettings,
     image_seed,
     integrated_gradients,
@@ -26,15 +30,16 @@ from utils.attribution.gradients import (
     predict,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 # Enough for a map whose likeness to another is asked; checking costs as many passes as eight images' attributions.
 MOST_STEPS = 16
 PATCH_PX = 16
 CURVE_POINTS = 15
 RANDOM_ORDERS = 5
 CONTROL_LEVEL = "0 none"
+RANDOMISATION = {"randomisation": "signed", "randomisation_absolute": "absolute"}
+HALF = 0.5  # of the agreement that the true weights leave with themselves: more must not survive shuffled weights
+CASCADE_IMAGES = 4
+PASSED, FAILED, UNCLEAR = "passed", "failed", "unclear"
 
 
 @dataclass(frozen=True)
@@ -207,13 +212,30 @@ def map_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 # ------------------------------------------------------------------------------------------------ all checks
 
 
+@dataclass(frozen=True)
+class Checks:
+    """What checking some images gave.
+
+    Attributes:
+        rows: Rows of ``ig_checks.csv`` without the model's name: ``image_id, check, level, value, control``.
+        cascade: (L, M, H, W) float32, the maps of the first M images at each level of shuffled weights, the true
+            weights' first.
+        levels: L names, ``true weights`` first.
+    """
+
+    rows: list[dict]
+    cascade: np.ndarray
+    levels: list[str]
+
+
 def check_attributions(
     network: nn.Module,
     images: Tensor,
     image_ids: Sequence[str],
     settings: AttributionSettings,
     device: torch.device | str = "cpu",
-) -> list[dict]:
+    references: Tensor | None = None,
+) -> Checks:
     """Run both checks on some images.
 
     Args:
@@ -222,36 +244,38 @@ def check_attributions(
         image_ids: N names.
         settings: How attributions are computed, with at most :data:`MOST_STEPS` steps, and none doubled.
         device: Where to compute.
+        references: (R, 3, S, S), for Expected Gradients.
 
     Returns:
-        Rows of ``ig_checks.csv`` without the model's name: ``image_id, check, level, value, control``.
+        The rows, and the first images' maps at each level.
     """
     settings = replace(settings, steps=min(settings.steps, MOST_STEPS), max_doublings=0)
     images = images.to(device)
+
+    def maps_of(prepared: nn.Module, settings: AttributionSettings = settings) -> np.ndarray:
+        return integrated_gradients(prepared, images, image_ids, settings, references).maps
+
     prepared = prepare_network(network, device)
-    maps = integrated_gradients(prepared, images, image_ids, settings).maps
+    maps = maps_of(prepared)
     rows = []
-    baselines = make_baselines(images, settings.baseline, image_ids, settings.seed)
+    # Expected Gradients have no one baseline; what is taken away shows the image's own mean colour then.
+    kind = "mean" if settings.baseline == EXPECTED else settings.baseline
+    baselines = make_baselines(images, kind, image_ids, settings.seed)
     for image, baseline, attribution, name in zip(images, baselines, maps, image_ids, strict=True):
         curves = perturbation_curves(
             prepared, image, baseline, attribution, seed=image_seed(settings.seed, name)
         )
         rows += _curve_rows(name, curves)
-    rows += _agreement_rows(
-        CONTROL_LEVEL, maps, _control_maps(prepared, images, image_ids, settings), image_ids
-    )
-    for level, changed in randomised_networks(network, settings.seed):
-        other = integrated_gradients(prepare_network(changed, device), images, image_ids, settings).maps
-        rows += _agreement_rows(level, maps, other, image_ids)
-    return rows
-
-
-def _control_maps(
-    network: nn.Module, images: Tensor, image_ids: Sequence[str], settings: AttributionSettings
-) -> np.ndarray:
-    """Maps of the unchanged network with half the steps: how far maps differ when nothing was shuffled."""
+    # How far maps differ when nothing was shuffled: the true weights with half the steps.
     fewer = replace(settings, steps=max(settings.steps // 2, 1))
-    return integrated_gradients(network, images, image_ids, fewer).maps
+    rows += _agreement_rows(CONTROL_LEVEL, maps, maps_of(prepared, fewer), image_ids)
+    cascade, levels = [maps[:CASCADE_IMAGES]], ["true weights"]
+    for level, changed in randomised_networks(network, settings.seed):
+        other = maps_of(prepare_network(changed, device))
+        rows += _agreement_rows(level, maps, other, image_ids)
+        cascade.append(other[:CASCADE_IMAGES])
+        levels.append(level)
+    return Checks(rows, np.stack(cascade), levels)
 
 
 def _curve_rows(image_id: str, curves: Curves) -> list[dict]:
@@ -275,48 +299,114 @@ def _curve_rows(image_id: str, curves: Curves) -> list[dict]:
 def _agreement_rows(level: str, maps: np.ndarray, others: np.ndarray, image_ids: Sequence[str]) -> list[dict]:
     rows = []
     for image_id, first, second in zip(image_ids, maps, others, strict=True):
-        for check, rho in zip(
-            ("randomisation", "randomisation_absolute"), map_agreement(first, second), strict=True
-        ):
+        for check, rho in zip(RANDOMISATION, map_agreement(first, second), strict=True):
             rows.append(
                 {"image_id": image_id, "check": check, "level": level, "value": rho, "control": np.nan}
             )
     return rows
 
 
-def summarise_checks(checks: pd.DataFrame) -> list[tuple[bool, str]]:
-    """Say what the checks of one model came to.
+# ------------------------------------------------------------------------------------------------ verdicts
+
+
+def level_number(level: str) -> int:
+    """How many parts were shuffled at a level of the randomisation: 0 for ``0 none``, 6 for ``6 conv1``."""
+    return int(level.split(" ", 1)[0])
+
+
+def check_gains(checks: pd.DataFrame) -> pd.DataFrame:
+    """Put every check as one number per image that is positive where the attribution passes.
 
     Args:
         checks: Rows of ``ig_checks.csv`` of one model.
 
     Returns:
-        (passed, sentence) of the weight randomisation, the deletion and the insertion. Randomisation passes if
-        shuffling all weights leaves less than half of the agreement (median signed rho) that halving the steps
-        leaves; deletion and insertion pass if the map's order beats random orders on average.
+        Columns ``check, image_id, gain``. Randomisation: half of the agreement that the true weights have with
+        themselves, less the agreement that is left with all weights shuffled (rho). Deletion: how much lower the
+        score runs in the map's order than in random orders; insertion: how much higher (score).
     """
-    lines = []
-    rho = checks[checks["check"] == "randomisation"].groupby("level")["value"].median()
-    absolute = checks[checks["check"] == "randomisation_absolute"].groupby("level")["value"].median()
-    control, last = rho[CONTROL_LEVEL], rho.iloc[-1]
-    passed = bool(last < control / 2)
-    verdict = "depend on the weights" if passed else "HARDLY DEPEND ON THE WEIGHTS"
-    lines.append(
-        (
-            passed,
-            f"Randomisation: the maps {verdict}: median rho {last:.2f} with all weights shuffled (absolute values "
-            f"{absolute.iloc[-1]:.2f}), {control:.2f} with the true weights and half the steps.",
-        )
-    )
-    for name, sign in (("deletion", 1), ("insertion", -1)):
-        areas = checks[(checks["check"] == name) & (checks["level"] == "area")]
+    parts = []
+    for check in RANDOMISATION:
+        rows = checks[checks["check"] == check]
+        wide = rows.pivot(index="image_id", columns="level", values="value")
+        gain = HALF * wide[CONTROL_LEVEL] - wide[max(wide.columns, key=level_number)]
+        parts.append(gain.rename("gain").reset_index().assign(check=check))
+    for check, sign in (("deletion", 1.0), ("insertion", -1.0)):
+        areas = checks[(checks["check"] == check) & (checks["level"] == "area")]
         gain = sign * (areas["control"] - areas["value"])
-        passed = bool(gain.mean() > 0)
-        lines.append(
-            (
-                passed,
-                f"{name.capitalize()}: the map's order {'beats' if passed else 'DOES NOT BEAT'} random orders: mean gain "
-                f"{gain.mean():+.4f} (score), {int((gain > 0).sum())} of {len(gain)} images.",
-            )
+        parts.append(areas[["image_id", "check"]].assign(gain=gain))
+    return pd.concat(parts, ignore_index=True)[["check", "image_id", "gain"]]
+
+
+def judge_gains(gains: np.ndarray, clusters: Sequence[str] | None = None) -> dict[str, float | int | str]:
+    """Judge whether a gain is positive for images like these.
+
+    Args:
+        gains: (n,) one per image; NaN is left out.
+        clusters: (n,) labels of images that are alike: their gains are averaged first. None for single images.
+
+    Returns:
+        ``n, clusters, mean, ci_low, ci_high, p`` (mean over clusters, Student's t, two-sided) and ``verdict``: passed
+        where the 95 % interval is above 0, failed where it is below, unclear where it contains 0 or does not exist.
+    """
+    values = pd.Series(np.asarray(gains, dtype=np.float64))
+    labels = pd.Series(range(len(values)) if clusters is None else list(clusters))
+    means = values.groupby(labels).mean().dropna().to_numpy()
+    row: dict[str, float | int | str] = {"n": int(values.notna().sum()), "clusters": len(means)}
+    mean = float(means.mean()) if len(means) else float("nan")
+    low = high = p = float("nan")
+    if len(means) > 1:
+        error = float(means.std(ddof=1)) / np.sqrt(len(means))
+        half = float(stats.t.ppf(0.975, len(means) - 1)) * error
+        low, high = mean - half, mean + half
+        p = float(2 * stats.t.sf(abs(mean) / error, len(means) - 1)) if error > 0 else float("nan")
+    verdict = PASSED if low > 0 else FAILED if high < 0 else UNCLEAR
+    return {**row, "mean": mean, "ci_low": low, "ci_high": high, "p": p, "verdict": verdict}
+
+
+def summarise_checks(checks: pd.DataFrame, clusters: dict[str, str] | None = None) -> pd.DataFrame:
+    """Judge the checks of one model.
+
+    Args:
+        checks: Rows of ``ig_checks.csv`` of one model.
+        clusters: Label of each image's cluster, by image id; None for single images.
+
+    Returns:
+        A row per check, ``check, n, clusters, mean, ci_low, ci_high, p, verdict, sentence``: signed and absolute
+        randomisation, deletion, insertion.
+    """
+    gains = check_gains(checks)
+    rows = []
+    for check, part in gains.groupby("check", sort=False):
+        labels = None if clusters is None else [clusters[name] for name in part["image_id"]]
+        row = judge_gains(part["gain"].to_numpy(), labels)
+        rows.append({"check": check, **row, "sentence": _sentence(str(check), row, checks, part["gain"])})
+    return pd.DataFrame(rows)
+
+
+def _sentence(check: str, row: dict, checks: pd.DataFrame, gain: pd.Series) -> str:
+    """Say in words what a check came to."""
+    interval = f"{row['mean']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
+    verdict = row["verdict"]
+    if check in RANDOMISATION:
+        left = checks[checks["check"] == check].groupby("level")["value"].median()
+        left = left.sort_index(key=lambda levels: levels.map(level_number))
+        words = {
+            PASSED: "depend on the weights",
+            FAILED: "HARDLY DEPEND ON THE WEIGHTS",
+            UNCLEAR: "MAY OR MAY NOT DEPEND ON THE WEIGHTS",
+        }[verdict]
+        return (
+            f"Randomisation, {RANDOMISATION[check]} maps: they {words}: median rho {left.iloc[-1]:.2f} with all weights "
+            f"shuffled, {left[CONTROL_LEVEL]:.2f} with the true weights and half the steps; half of that less what is "
+            f"left: {interval}."
         )
-    return lines
+    words = {
+        PASSED: "beats random orders",
+        FAILED: "IS WORSE THAN RANDOM ORDERS",
+        UNCLEAR: "CANNOT BE TOLD FROM RANDOM ORDERS",
+    }[verdict]
+    return (
+        f"{check.capitalize()}: the map's order {words}: mean gain {interval} (score), "
+        f"{int((gain > 0).sum())} of {len(gain)} images."
+    )

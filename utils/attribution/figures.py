@@ -303,41 +303,49 @@ def _explanation(row: pd.Series, path: Path) -> Explanation:
 # ---------------------------------------------------------------------------------------------- the checks
 
 
-def draw_checks(checks: pd.DataFrame, title: str) -> Figure:
-    """Draw the rows of ``ig_checks.csv``: weight randomisation, deletion and insertion.
+def draw_checks(checks: pd.DataFrame, verdicts: pd.DataFrame, title: str) -> Figure:
+    """Draw the rows of ``ig_checks.csv``: weight randomisation of signed and absolute maps, deletion and insertion.
 
     Args:
         checks: Rows of one model: ``image_id, check, level, value, control``.
+        verdicts: By :func:`utils.attribution.checks.summarise_checks`.
         title: Heading.
 
     Returns:
-        The figure.
+        The figure, a panel per check, each with its verdict.
     """
-    figure, panels = new_figure(1, 3, width=13.5, height=4.4)
-    _draw_randomisation(panels[0], checks)
-    for axes, name in zip(panels[1:], ("deletion", "insertion"), strict=True):
-        _draw_curves(axes, checks[checks["check"] == name], name)
+    figure, panels = new_figure(2, 2, width=11.0, height=8.4)
+    judged = verdicts.set_index("check")
+    for axes, check in zip(
+        panels.flat, ("randomisation", "randomisation_absolute", "deletion", "insertion"), strict=True
+    ):
+        rows = checks[checks["check"] == check]
+        if check.startswith("randomisation"):
+            _draw_randomisation(axes, rows, "absolute" if check.endswith("absolute") else "signed")
+        else:
+            _draw_curves(axes, rows, check)
+        found = judged.loc[check]
+        axes.set_title(
+            f"{axes.get_title()}: {found['verdict']}\n"
+            f"gain {found['mean']:+.3f} [{found['ci_low']:+.3f}, {found['ci_high']:+.3f}]"
+        )
     figure.suptitle(title)
     return figure
 
 
-def _draw_randomisation(axes: Axes, checks: pd.DataFrame) -> None:
-    kinds = (("randomisation", "signed", PALETTE[0]), ("randomisation_absolute", "absolute", PALETTE[1]))
-    for check, label, colour in kinds:
-        wide = (
-            checks[checks["check"] == check]
-            .pivot(index="level", columns="image_id", values="value")
-            .sort_index()
-        )
-        axes.plot(np.arange(len(wide)), wide.to_numpy(), color=colour, alpha=0.2, linewidth=0.8)
-        axes.plot(
-            np.arange(len(wide)), wide.median(axis=1), color=colour, marker="o", label=f"{label}, median"
-        )
+def _draw_randomisation(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
+    from utils.attribution.checks import HALF, level_number
+
+    wide = rows.pivot(index="level", columns="image_id", values="value")
+    wide = wide.sort_index(key=lambda levels: levels.map(level_number))
+    places, median = np.arange(len(wide)), wide.median(axis=1)
+    axes.plot(places, wide.to_numpy(), color=PALETTE[0], alpha=0.2, linewidth=0.8)
+    axes.plot(places, median, color=PALETTE[0], marker="o", label="median of the images")
+    axes.axhline(HALF * median.iloc[0], color=PALETTE[1], linestyle="--", label="half of the control")
     axes.axhline(0, color=NEUTRAL, linewidth=0.8)
-    axes.set_xticks(
-        np.arange(len(wide)), [_level_name(level) for level in wide.index], rotation=30, ha="right"
-    )
-    axes.set(ylabel="Spearman rho with the true map", title="maps after shuffling weights", ylim=(None, 1.05))
+    axes.set_xticks(places, [_level_name(level) for level in wide.index], rotation=30, ha="right")
+    axes.set(ylabel="Spearman rho with the true map", ylim=(None, 1.05))
+    axes.set_title(f"weights shuffled, {kind} maps")
     axes.set_xlabel("weights shuffled, from the output down (none: half the steps)")
     axes.legend()
 
@@ -355,11 +363,74 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, name: str) -> None:
         mean.index, mean["value"], color=PALETTE[0], marker="o", markersize=3, label="in the map's order"
     )
     axes.plot(mean.index, mean["control"], color=NEUTRAL, linestyle="--", label="in random order")
-    ends = rows[rows["level"] == "area"]
-    gain = (ends["control"] - ends["value"]).mean() * (1 if name == "deletion" else -1)
     axes.set(
         xlabel=f"share of patches {'deleted' if name == 'deletion' else 'inserted'}",
         ylabel="predicted score (mean)",
     )
-    axes.set_title(f"{name}: mean gain over chance {gain:+.4f}")
+    axes.set_title(f"{name}, {'lower' if name == 'deletion' else 'higher'} is better")
     axes.legend()
+
+
+def draw_cascade(pixels: np.ndarray, cascade: np.ndarray, levels: Sequence[str], title: str) -> Figure:
+    """Draw what becomes of maps while weights are shuffled from the output down (Adebayo et al. 2018, figure 2).
+
+    Args:
+        pixels: (M, 3, H, W), [0, 1].
+        cascade: (L, M, H, W), the maps at each level, the true weights' first.
+        levels: L names.
+        title: Heading.
+
+    Returns:
+        The figure: a line per image and kind of map (signed, absolute), a column per level, each map on its own scale.
+    """
+    figure, panels = new_figure(
+        2 * len(pixels), len(levels) + 1, width=1.5 * (len(levels) + 1), height=3.1 * len(pixels)
+    )
+    panels = np.asarray(panels).reshape(2 * len(pixels), len(levels) + 1)
+    for number, image in enumerate(pixels):
+        for line, kind in enumerate(("signed", "absolute")):
+            row = panels[2 * number + line]
+            _bare(row[0], "image" if not number and not line else "")
+            row[0].imshow(np.clip(np.moveaxis(image, 0, -1), 0, 1))
+            row[0].set_ylabel(kind)
+            for axes, level, attribution in zip(row[1:], levels, cascade[:, number], strict=True):
+                head = level if level == levels[0] else _level_name(level)
+                _bare(axes, head if not number and not line else "")
+                if kind == "signed":
+                    values = _smooth(attribution)
+                    limit = _limit(values)
+                    axes.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit)
+                else:
+                    axes.imshow(_smooth(np.abs(attribution)), cmap="viridis")
+    figure.suptitle(title)
+    return figure
+
+
+def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
+    """Draw how far the maps of different baselines agree.
+
+    Args:
+        table: By :func:`utils.attribution.agreement.agreement_table`.
+        title: Heading.
+
+    Returns:
+        The figure: a grid of median rho between baselines, for signed and for absolute maps.
+    """
+    import pandas as pd
+    import seaborn as sns
+
+    names = list(dict.fromkeys([*table["baseline"], *table["other_baseline"]]))
+    figure, panels = new_figure(1, 2, width=2.6 + 1.8 * len(names), height=1.8 + 0.8 * len(names))
+    median = table.groupby(["baseline", "other_baseline"], sort=False)[["rho", "rho_absolute"]].median()
+    for axes, column, head in zip(
+        panels, ("rho", "rho_absolute"), ("signed maps", "absolute maps"), strict=True
+    ):
+        grid = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
+        for (first, second), value in median[column].items():
+            grid.loc[first, second] = grid.loc[second, first] = value
+        sns.heatmap(
+            grid, ax=axes, vmin=-1, vmax=1, cmap=DIVERGING, annot=True, fmt=".2f", square=True, cbar=False
+        )
+        axes.set_title(head)
+    figure.suptitle(title)
+    return figure

@@ -1,10 +1,14 @@
-"""Integrated Gradients: which pixels a predicted memorability score rests on.
+"""Integrated Gradients, and Expected Gradients: which pixels a predicted memorability score rests on.
 
 The network is a function of pixels with one output per image, the predicted memorability score. Integrated
 Gradients (Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks", ICML 2017, equation 1) follows
 the straight line from a baseline image to the image and integrates the gradient along it. The attributions of
 all pixels add up to the difference between the two predictions (completeness), which makes the error of the
 numerical integral, the convergence delta, visible for every image.
+
+A single baseline decides what counts as absent: from black, dark pixels can say nothing. Expected Gradients (Erion et
+al., "Improving performance of deep learning models with axiomatic attribution priors and expected gradients", Nature
+Machine Intelligence 2021) averages over training images as baselines instead, each with a random point on its path.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 # and every pass touches fresh memory); a GPU needs many to be busy.
 INTERNAL_BATCH_SIZES = {"cpu": 4, "mps": 16, "cuda": 64}
 BLUR_SIGMA_SHARE = 0.1
+EXPECTED = "expected"
+REFERENCES = 50  # training images that Expected Gradients averages over: as many as the default steps
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,13 @@ class AttributionSettings:
     Attributes:
         steps: Points at which the gradient is taken along the path.
         method: Rule of the numerical integral, one of :data:`utils.core.names.IG_METHODS`.
-        baseline: Where the path starts, one of :data:`utils.core.names.IG_BASELINES`; see :func:`make_baselines`.
+        baseline: Where the path starts, one of :data:`utils.core.names.IG_BASELINES`; see :func:`make_baselines`;
+            ``expected`` is Expected Gradients over reference images, with `steps` of them at a time.
         internal_batch_size: Image-steps per pass; sets the memory, whatever the steps. 0 chooses by device.
         smooth: Noisy copies of each image to average over (SmoothGrad); 0 for none.
         smooth_stdev: Standard deviation of that noise, in units of the [0, 1] pixel range.
-        tolerance: Largest convergence delta accepted, relative to ``|f(image) - f(baseline)|``. The default
-            is the 5 % that Sundararajan et al. (section 5) ask for.
-        tolerance_floor: Convergence delta always accepted, in units of the memorability score. The default is
-            a tenth of what one more hit among MemCat's 99 responses changes.
+        tolerance: Largest convergence delta accepted, relative to ``|f(image) - f(baseline)|``, whatever the size
+            of that. The default is the 5 % that Sundararajan et al. (section 5) ask for.
         max_doublings: How often the steps are doubled for images above the tolerance.
         seed: Seed of the ``uniform`` baseline and of the noise.
     """
@@ -59,7 +64,6 @@ class AttributionSettings:
     smooth: int = 0
     smooth_stdev: float = 0.1
     tolerance: float = 0.05
-    tolerance_floor: float = 1e-3
     max_doublings: int = 3
     seed: int = 0
 
@@ -69,6 +73,10 @@ class AttributionSettings:
         if self.baseline not in IG_BASELINES:
             raise UserError(
                 f"Unknown --baseline '{self.baseline}'; expected one of {', '.join(IG_BASELINES)}."
+            )
+        if self.baseline == EXPECTED and self.smooth:
+            raise UserError(
+                "--smooth averages over noisy copies of an image, --baseline expected over other images; choose one."
             )
         if self.steps < 1:
             raise UserError(f"--steps must be at least 1, found {self.steps}.")
@@ -82,7 +90,8 @@ class Attributions:
         maps: (N, H, W) float32, attribution per pixel, summed over the colour channels, in units of the score;
             positive where the pixel raises the predicted score above the baseline's.
         prediction: (N,) float64, predicted score of the image.
-        baseline_prediction: (N,) float64, predicted score of its baseline.
+        baseline_prediction: (N,) float64, predicted score of its baseline; of the references on average with
+            Expected Gradients.
         attribution_sum: (N,) float64, sum over the map.
         delta: (N,) float64, ``attribution_sum - (prediction - baseline_prediction)``; 0 for an exact
             integral. With smoothing the predictions in it are those of the noisy copies, on average.
@@ -161,7 +170,7 @@ def make_baselines(images: Tensor, kind: str, image_ids: Sequence[str], seed: in
         draws = [np.random.default_rng(image_seed(seed, name)).random(images.shape[1:]) for name in image_ids]
         values = np.stack(draws)
     else:
-        raise UserError(f"Unknown --baseline '{kind}'; expected one of {', '.join(IG_BASELINES)}.")
+        raise ValueError(f"expected a baseline that is one image, got '{kind}'")
     return torch.from_numpy(values.astype(np.float32)).to(images)
 
 
@@ -171,7 +180,11 @@ def internal_batch_size(settings: AttributionSettings, device: torch.device) -> 
 
 
 def integrated_gradients(
-    network: nn.Module, images: Tensor, image_ids: Sequence[str], settings: AttributionSettings | None = None
+    network: nn.Module,
+    images: Tensor,
+    image_ids: Sequence[str],
+    settings: AttributionSettings | None = None,
+    references: Tensor | None = None,
 ) -> Attributions:
     """Attribute the predicted score of each image to its pixels.
 
@@ -184,18 +197,22 @@ def integrated_gradients(
         images: (N, 3, S, S) float, [0, 1], on the network's device.
         image_ids: N names; they seed what is drawn at random.
         settings: How; the defaults when left out.
+        references: (R, 3, S, S) float, [0, 1], the images that Expected Gradients averages over; needed with
+            ``baseline="expected"``, unused without.
 
     Returns:
         The attributions, image by image in the order given.
 
     Raises:
         UserError: If a prediction is not finite, naming the image.
+        ValueError: Expected Gradients without references.
     """
     settings = settings or AttributionSettings()
+    paths = _paths(network, images, settings, references)
     size = internal_batch_size(settings, images.device)
     parts = [
         _attribute_chunk(
-            network, images[start : start + size], list(image_ids[start : start + size]), settings
+            network, images[start : start + size], list(image_ids[start : start + size]), settings, paths
         )
         for start in range(0, len(images), size)
     ]
@@ -203,13 +220,41 @@ def integrated_gradients(
     return Attributions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
+@dataclass(frozen=True)
+class _References:
+    """What Expected Gradients averages over: (R, 3, S, S) images and their mean predicted score."""
+
+    images: Tensor
+    prediction: float
+
+
+def _paths(
+    network: nn.Module, images: Tensor, settings: AttributionSettings, references: Tensor | None
+) -> _References | None:
+    """Put the references on the images' device and predict them once; None where each image has its baseline."""
+    if settings.baseline != EXPECTED:
+        return None
+    if references is None or not len(references):
+        raise ValueError("Expected Gradients needs at least one reference image, got none")
+    references = references.to(images).contiguous(memory_format=torch.channels_last)
+    return _References(references, float(predict(network, references).mean()))
+
+
 def _attribute_chunk(
-    network: nn.Module, images: Tensor, image_ids: list[str], settings: AttributionSettings
+    network: nn.Module,
+    images: Tensor,
+    image_ids: list[str],
+    settings: AttributionSettings,
+    references: _References | None,
 ) -> Attributions:
     """Attribute at most one internal batch of images, doubling the steps where needed."""
     images = images.contiguous(memory_format=torch.channels_last)
-    baselines = make_baselines(images, settings.baseline, image_ids, settings.seed)
-    prediction, baseline_prediction = predict(network, images), predict(network, baselines)
+    prediction = predict(network, images)
+    if references is None:
+        baselines = make_baselines(images, settings.baseline, image_ids, settings.seed)
+        baseline_prediction = predict(network, baselines)
+    else:
+        baselines, baseline_prediction = images, np.full(len(images), references.prediction)
     for name, value in zip(image_ids, prediction + baseline_prediction, strict=True):
         if not math.isfinite(value):
             raise UserError(
@@ -218,15 +263,17 @@ def _attribute_chunk(
                 "with --model-names."
             )
     gap = prediction - baseline_prediction
-    limit = np.maximum(settings.tolerance * np.abs(gap), settings.tolerance_floor)
+    limit = settings.tolerance * np.abs(gap)
     result: Attributions | None = None
     pending = np.arange(len(images))
     for doubling in range(settings.max_doublings + 1):
         steps = settings.steps * 2**doubling
         names = [image_ids[index] for index in pending]
-        maps, errors = _one_attempt(
-            network, images[pending], baselines[pending], names, replace(settings, steps=steps)
-        )
+        attempt = replace(settings, steps=steps)
+        if references is None:
+            maps, errors = _one_attempt(network, images[pending], baselines[pending], names, attempt)
+        else:
+            maps, errors = _expected(network, images[pending], references.images, names, attempt), None
         sums = maps.sum(axis=(1, 2), dtype=np.float64)
         delta = sums - gap[pending] if errors is None else errors
         if result is None:
@@ -264,6 +311,37 @@ def _one_attempt(
     # we have.
     values = method.attribute(images, baselines=baselines, **options)
     return values.detach().sum(dim=1).cpu().float().numpy(), None
+
+
+def _expected(
+    network: nn.Module,
+    images: Tensor,
+    references: Tensor,
+    image_ids: list[str],
+    settings: AttributionSettings,
+) -> np.ndarray:
+    """Expected Gradients (Erion et al. 2021, equation 2): maps (N, H, W) float32.
+
+    Each of the steps has a reference and a point on the path from it to the image. The references come in a random
+    order, each once before any comes again, and the points are one from each of as many even parts of the path, in
+    random order: what is left to chance is their pairing. All of it is drawn from the image's own seed.
+    """
+    size = internal_batch_size(settings, images.device)
+    maps = []
+    for image, name in zip(images, image_ids, strict=True):
+        rng = np.random.default_rng(image_seed(settings.seed, name))
+        rounds = -(-settings.steps // len(references))
+        order = np.concatenate([rng.permutation(len(references)) for _ in range(rounds)])[: settings.steps]
+        places = (rng.permutation(settings.steps) + rng.random(settings.steps)) / settings.steps
+        total = torch.zeros_like(image, dtype=torch.float64)
+        for start in range(0, settings.steps, size):
+            chosen = references[torch.from_numpy(order[start : start + size]).to(image.device)]
+            share = torch.from_numpy(places[start : start + size]).to(image)[:, None, None, None]
+            points = (chosen + share * (image - chosen)).requires_grad_()
+            (slopes,) = torch.autograd.grad(network(points).sum(), points)
+            total += ((image - chosen) * slopes).sum(dim=0).double()
+        maps.append((total / settings.steps).sum(dim=0).cpu().float().numpy())
+    return np.stack(maps)
 
 
 def _smoothed(

@@ -35,10 +35,10 @@ def check_released_flags(args: Namespace) -> None:
     """
     if args.recipe != "released":
         return
-    if args.baseline != "black" or args.smooth:
+    if list(args.baseline) != ["black"] or args.smooth:
         raise UserError(
             "--recipe released starts from black and does not smooth; found --baseline "
-            f"{args.baseline} and --smooth {args.smooth}. Leave these flags out, or leave --recipe out."
+            f"{' '.join(args.baseline)} and --smooth {args.smooth}. Leave these flags out, or leave --recipe out."
         )
     if args.check:
         raise UserError("--check tests signed maps; leave it out, or leave --recipe released out.")

@@ -2,7 +2,7 @@
 
 import logging
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,12 @@ from models.autoencoder import check_image_size
 from models.checkpoints import checkpoint_sha256, load_autoencoder, load_mlp, mlp_file
 from models.encoders import LayerCodes
 from models.score_network import ScoreNetwork, prepare_network
-from utils.attribution.checks import check_attributions, summarise_checks
-from utils.attribution.figures import draw_checks, draw_set, gallery_paths
+from utils.attribution.agreement import agreement_table, summarise_agreement
+from utils.attribution.checks import PASSED, check_attributions, summarise_checks
+from utils.attribution.figures import draw_agreement, draw_cascade, draw_checks, draw_set, gallery_paths
 from utils.attribution.gradients import (
+    EXPECTED,
+    REFERENCES,
     AttributionSettings,
     as_batch,
     integrated_gradients,
@@ -26,14 +29,15 @@ from utils.attribution.regions import REGION_COLUMNS, region_frame
 from utils.attribution.released import LABEL, absolute_gradients, check_released_flags
 from utils.core.contract import TABLES
 from utils.core.device import full_float32, keep_freed_memory
-from utils.core.errors import UserError
+from utils.core.errors import ImageError, UserError
 from utils.core.figures import show_or_say
+from utils.core.files import atomic_path
 from utils.core.log import log
-from utils.core.names import CAVEAT_COLUMN, DETECTORS, SEGMENTERS
+from utils.core.names import CAVEAT_COLUMN, DETECTORS, SEGMENTERS, TRAIN
 from utils.core.processes import is_main_rank
 from utils.core.run import Run
 from utils.core.shards import Batch, ShardedResult, run_sharded
-from utils.core.tables import kept_rows, models_with, output_file
+from utils.core.tables import kept_rows, models_with, output_file, read_csv
 from utils.data.dataset import limit_rows, load_dataset
 from utils.data.image_lists import named_images
 from utils.data.splits import load_splits
@@ -41,8 +45,54 @@ from utils.latents.codes import find_code_models, refuse_codes_alone
 from utils.latents.encodings import load_from_card, picture_reader
 from utils.scenes.cache import SceneCache, check_min_score, load_scene_cache
 from utils.scenes.networks import SceneSettings, ensure_scene_cache, scene_networks_cached
+from utils.statistics.clusters import find_clusters
 
 SCRIPT = "model_interpretation_IG"
+
+
+@dataclass(frozen=True)
+class References:
+    """The training images that Expected Gradients averages over.
+
+    Attributes:
+        image_ids: Their names.
+        pixels: (R, 3, S, S) float, [0, 1].
+    """
+
+    image_ids: list[str]
+    pixels: torch.Tensor
+
+
+def load_references(args: Namespace, images: pd.DataFrame, network: nn.Module) -> References | None:
+    """Draw the reference images from the training split, where ``--baseline expected`` asks for them.
+
+    Args:
+        args: With ``baseline, seed, image_size``.
+        images: The whole data set, with ``image_id, path, split``.
+        network: What the pictures are read for.
+
+    Raises:
+        UserError: No training image can be read.
+    """
+    if EXPECTED not in args.baseline:
+        return None
+    pool = images[images["split"] == TRAIN].reset_index(drop=True)
+    order = np.random.default_rng(args.seed).permutation(len(pool))
+    load, names, pixels = picture_reader(network, args.image_size), [], []
+    for row in order:
+        if len(names) == REFERENCES:
+            break
+        try:
+            pixels.append(load(pool["path"][row]))
+        except ImageError as error:
+            log.warning("%s is no reference: %s", pool["image_id"][row], error.reason)
+            continue
+        names.append(pool["image_id"][row])
+    if not names:
+        raise UserError(
+            "--baseline expected averages over training images, and none can be read. Choose another."
+        )
+    return References(names, torch.from_numpy(np.stack(pixels)))
 
 
 def attribute(
@@ -52,6 +102,7 @@ def attribute(
     settings: AttributionSettings,
     model: str,
     identity: dict[str, str],
+    references: References | None = None,
 ) -> ShardedResult:
     """Compute the attributions of all images, shard by shard.
 
@@ -60,8 +111,9 @@ def attribute(
         network: Maps (N, 3, S, S) images to (N,) scores.
         images: ``image_id`` and ``path``.
         settings: How attributions are computed.
-        model: The checkpoint's stem.
+        model: What the job is called after: the checkpoint's stem, for further baselines with the baseline's name.
         identity: What identifies the weights.
+        references: The training images of Expected Gradients; None for other baselines.
 
     Returns:
         Rows and the array ``maps``, see :func:`utils.attribution.gradients.as_batch`.
@@ -69,18 +121,27 @@ def attribute(
     args = run.args
     prepared = prepare_network(network, run.device)
     size = internal_batch_size(settings, run.device)
-    compute = absolute_gradients if args.recipe == "released" else integrated_gradients
+    pixels_of_references = None if references is None else references.pixels.to(run.device)
+    drawn = {} if references is None else {"references": references.image_ids}
 
     def work(ids: list[str], pixels: list[np.ndarray]) -> Batch:
         tensor = torch.from_numpy(np.stack(pixels)).to(run.device)
-        return as_batch(compute(prepared, tensor, ids, settings))
+        if args.recipe == "released":
+            return as_batch(absolute_gradients(prepared, tensor, ids, settings))
+        return as_batch(integrated_gradients(prepared, tensor, ids, settings, pixels_of_references))
 
     return run_sharded(
         f"ig_{model}",
         images[["image_id", "path"]],
         work,
         output_path=args.output_path,
-        settings={**asdict(settings), **identity, "image_size": args.image_size, "device": run.device.type},
+        settings={
+            **asdict(settings),
+            **identity,
+            **drawn,
+            "image_size": args.image_size,
+            "device": run.device.type,
+        },
         load=picture_reader(network, args.image_size),
         batch_size=size,
         workers=args.workers,
@@ -88,7 +149,7 @@ def attribute(
         shard_size=2 * size if run.device.type == "cpu" else 8 * size,
         on_error=args.on_error,
         overwrite=args.overwrite,
-        description=f"attributions, {settings.steps} steps",
+        description=f"attributions, {settings.baseline} baseline, {settings.steps} steps",
     )
 
 
@@ -176,8 +237,9 @@ def report(run: Run, frame: pd.DataFrame, settings: AttributionSettings) -> None
     )
     if failed:
         log.warning(
-            "The attributions of %d images do not add up within %g of the change in prediction, even with more "
-            "steps (column converged), e.g. %s. Raise --steps or --max-doublings.",
+            "The attributions of %d images do not add up within %g of the change in prediction, even with more steps "
+            "(column converged), e.g. %s. Where that change is close to 0, nothing can be said of the image against "
+            "this baseline: try another. Else raise --steps or --max-doublings.",
             len(failed),
             settings.tolerance,
             ", ".join(failed[:3]),
@@ -200,32 +262,100 @@ def draw_attributions(
 
 
 def check(
-    run: Run, network: nn.Module, frame: pd.DataFrame, settings: AttributionSettings, model: str
+    run: Run,
+    network: nn.Module,
+    frame: pd.DataFrame,
+    settings: AttributionSettings,
+    model: str,
+    references: References | None = None,
 ) -> None:
-    """Test the attributions on a few images; write ``ig_checks.csv`` and its figure, say what came out.
+    """Test the attributions on a few images; write ``ig_checks.csv``, ``ig_verdicts.csv`` and figures, say what came out.
 
     Args:
         run: The run.
         network: A :class:`models.score_network.ScoreNetwork`.
-        frame: The images, with ``image_id`` and ``path``.
+        frame: The images, with ``image_id, path`` and what clusters are made of.
         settings: How attributions were computed.
         model: The checkpoint's stem.
+        references: The training images of Expected Gradients.
     """
     args = run.args
-    chosen = limit_rows(frame, args.check_images)
+    chosen = limit_rows(frame, args.check_images).reset_index(drop=True)
     log.info("Checking the attributions on %d images", len(chosen))
     load = picture_reader(network, args.image_size)
     pixels = torch.from_numpy(np.stack([load(path) for path in chosen["path"]]))
-    rows = check_attributions(network, pixels, chosen["image_id"].tolist(), settings, run.device)
-    checks = pd.DataFrame(rows).assign(model=model)
-    for passed, text in summarise_checks(checks):
-        log.log(logging.INFO if passed else logging.WARNING, "%s", text)
-    figure = draw_checks(checks, f"Can the attributions of {model} be trusted? ({len(chosen)} images)")
+    drawn = None if references is None else references.pixels.to(run.device)
+    found = check_attributions(network, pixels, chosen["image_id"].tolist(), settings, run.device, drawn)
+    checks = pd.DataFrame(found.rows)
+    clustering = find_clusters(chosen, args.cluster)
+    labels = None
+    if clustering.labels is not None:
+        labels = dict(zip(chosen["image_id"], clustering.labels.loc[chosen.index], strict=True))
+    verdicts = summarise_checks(checks, labels)
+    for verdict, text in zip(verdicts["verdict"], verdicts["sentence"], strict=True):
+        log.log(logging.INFO if verdict == PASSED else logging.WARNING, "%s", text)
+    figure = draw_checks(
+        checks, verdicts, f"Can the attributions of {model} be trusted? ({len(chosen)} images)"
+    )
     run.save_figure(figure, f"ig_checks_{model}")
-    if output_file(args.output_path, "ig_checks").exists():
-        old = run.read_table("ig_checks", inherit=False)
-        checks = pd.concat([kept_rows(old, old["model"] != model), checks], ignore_index=True)
-    run.write_table(checks, "ig_checks")
+    shown = pixels[: found.cascade.shape[1]].numpy()
+    figure = draw_cascade(
+        shown, found.cascade, found.levels, f"Maps of {model} while its weights are shuffled"
+    )
+    run.save_figure(figure, f"ig_cascade_{model}")
+    for table, rows in (("ig_checks", checks), ("ig_verdicts", verdicts.drop(columns="sentence"))):
+        rows = rows.assign(model=model)
+        if output_file(args.output_path, table).exists():
+            old = run.read_table(table, inherit=False)
+            rows = pd.concat([kept_rows(old, old["model"] != model), rows], ignore_index=True)
+        run.write_table(rows, table)
+
+
+def compare_baselines(
+    run: Run, frame: pd.DataFrame, maps: np.ndarray, others: dict[str, ShardedResult], model: str
+) -> None:
+    """Write the maps of further baselines and how far they agree: ``ig_baselines_<model>.csv`` and its figure.
+
+    Args:
+        run: The run.
+        frame: The images of the first baseline's maps, row by row.
+        maps: (N, S, S) the first baseline's maps.
+        others: What :func:`attribute` returned for each further baseline.
+        model: The checkpoint's stem.
+    """
+    found, common = {run.args.baseline[0]: (frame["image_id"].tolist(), maps)}, set(frame["image_id"])
+    for baseline, result in others.items():
+        matrix, rows = run.args.output_path / f"ig_{model}@{baseline}.npy", result.folder / "rows.csv"
+        if not result.up_to_date:
+            result.write_matrix("maps", matrix)
+            with atomic_path(rows) as temporary:
+                result.frame().to_csv(temporary, index=False)
+        result.finish([run.add_output(matrix), rows])
+        numbers = read_csv(rows, text_columns=["image_id"])
+        failed = int((numbers["converged"].astype(str) != "True").sum())
+        log.info("Baseline %s: %d maps, %d of them not within the tolerance.", baseline, len(numbers), failed)
+        found[baseline] = (numbers["image_id"].tolist(), np.load(matrix, mmap_mode="r"))
+        common &= set(numbers["image_id"])
+    names = sorted(common)
+    aligned = {
+        baseline: _Rows(kept, [ids.index(name) for name in names]) for baseline, (ids, kept) in found.items()
+    }
+    table = agreement_table(aligned, names)
+    for agree, text in summarise_agreement(table):
+        log.log(logging.INFO if agree else logging.WARNING, "%s", text)
+    run.write_table(table, "ig_baselines", model)
+    title = f"Do the maps of {model} hang on the baseline? (median rho, {len(names)} images)"
+    run.save_figure(draw_agreement(table, title), f"ig_baselines_{model}")
+
+
+class _Rows:
+    """Rows of a matrix on disk, in another order, read when they are asked for."""
+
+    def __init__(self, matrix: np.ndarray, places: list[int]) -> None:
+        self.matrix, self.places = matrix, places
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        return self.matrix[self.places[position]]
 
 
 def ig_settings(args: Namespace) -> AttributionSettings:
@@ -233,14 +363,13 @@ def ig_settings(args: Namespace) -> AttributionSettings:
     names = (
         "steps",
         "method",
-        "baseline",
         "internal_batch_size",
         "smooth",
         "tolerance",
         "max_doublings",
         "seed",
     )
-    return AttributionSettings(**{name: getattr(args, name) for name in names})
+    return AttributionSettings(**{name: getattr(args, name) for name in names}, baseline=args.baseline[0])
 
 
 def load_network(run: Run, args: Namespace) -> tuple[nn.Module, str, dict]:
@@ -274,13 +403,17 @@ def load_network(run: Run, args: Namespace) -> tuple[nn.Module, str, dict]:
     return network, stem, identity
 
 
-def select_images(run: Run, args: Namespace) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Return the images to attribute (``image_id, path``, scores and split), and what is wrong with the data set."""
+def select_images(
+    run: Run, args: Namespace, network: nn.Module
+) -> tuple[pd.DataFrame, References | None, list[tuple[str, str]]]:
+    """Return the images to attribute (``image_id, path``, scores, split), references, and what is wrong with the data."""
     # --limit counts among the chosen images, not among all, of which the test split is less than a third.
     dataset = load_dataset(Namespace(**{**vars(args), "limit": None}))
     dataset.note_on(run)
     table = load_splits(dataset, args.output_path, args.seed)
-    table = table.merge(dataset.table[["image_id", "path"]], on="image_id", validate="one_to_one")
+    known = dataset.table[["image_id", "path", "group"]]
+    table = table.merge(known, on="image_id", validate="one_to_one")
+    references = load_references(args, table, network)
     if args.image_ids:
         table = named_images(table, args.image_ids, dataset.name)
     elif args.split != "all":
@@ -289,7 +422,7 @@ def select_images(run: Run, args: Namespace) -> tuple[pd.DataFrame, list[tuple[s
         raise UserError(
             f"No image of {dataset.name} is in the {args.split} split. Choose another with --split, or all."
         )
-    return limit_rows(table, args.limit), dataset.skipped
+    return limit_rows(table, args.limit), references, dataset.skipped
 
 
 def save(run: Run, args: Namespace) -> None:
@@ -301,8 +434,14 @@ def save(run: Run, args: Namespace) -> None:
     network, model, identity = load_network(run, args)
     if args.recipe == "released":
         model += LABEL
-    images, skipped = select_images(run, args)
-    result = attribute(run, network, images, settings, model, identity)
+    images, references, skipped = select_images(run, args, network)
+    result = attribute(run, network, images, settings, model, identity, _needed(settings, references))
+    others = {}
+    for baseline in args.baseline[1:]:
+        changed, name = replace(settings, baseline=baseline), f"{model}@{baseline}"
+        others[baseline] = attribute(
+            run, network, images, changed, name, identity, _needed(changed, references)
+        )
     cache = None
     if isinstance(network.encoder, LayerCodes):
         log.info(
@@ -316,8 +455,14 @@ def save(run: Run, args: Namespace) -> None:
     frame, maps = merge(run, result, images, model, cache)
     report(run, frame, settings)
     draw_attributions(run, network, frame, maps, model)
+    if others:
+        compare_baselines(run, frame, maps, others, model)
     if args.check:
-        check(run, network, frame, settings, model)
+        check(run, network, frame, settings, model, _needed(settings, references))
+
+
+def _needed(settings: AttributionSettings, references: References | None) -> References | None:
+    return references if settings.baseline == EXPECTED else None
 
 
 def display(args: Namespace) -> None:

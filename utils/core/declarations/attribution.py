@@ -12,6 +12,7 @@ from utils.core.declarations.columns import (
     boolean,
     estimate,
     integer,
+    interval,
     real,
     text,
 )
@@ -55,7 +56,10 @@ TABLES: dict[str, Table] = {
                 "the noisy copies",
                 "score",
             ),
-            boolean("converged", "whether the delta is within the tolerance"),
+            boolean(
+                "converged",
+                "whether |delta| is at most the tolerance times |prediction - baseline_prediction|, however small that is",
+            ),
             integer("steps", "steps of the integral, after any doubling"),
             estimate(
                 "positive_share",
@@ -76,6 +80,40 @@ TABLES: dict[str, Table] = {
             *_region_columns("largest_object", "the box of the largest detected object"),
             *_region_columns("foreground", "all segments but background"),
         ),
+    ),
+    "ig_baselines": Table(
+        "ig_baselines_{model}.csv",
+        "python model_interpretation_IG.py --save --baseline black mean blur expected",
+        "Whether maps agree when the baseline changes, for each image and pair of baselines. The maps of the first baseline are "
+        "ig_<model>.npy, those of each other one ig_<model>@<baseline>.npy, row by row.",
+        (
+            IMAGE_ID,
+            text("baseline", "baseline of the one map"),
+            text("other_baseline", "baseline of the other map"),
+            estimate("rho", "Spearman's rho of the two maps over pixels, signed"),
+            estimate("rho_absolute", "the same of the absolute maps"),
+        ),
+        key=("image_id", "baseline", "other_baseline"),
+    ),
+    "ig_verdicts": Table(
+        "ig_verdicts.csv",
+        "python model_interpretation_IG.py --save --check",
+        "What the checks of ig_checks.csv came to: a gain per image that is positive where the attribution passes. Randomisation "
+        "(signed and absolute maps): half of the agreement that the true weights have with themselves, less what is left of it "
+        "with all weights shuffled. Deletion, insertion: how much lower, or higher, the score runs than in random orders.",
+        (
+            MODEL,
+            text("check", "randomisation, randomisation_absolute, deletion or insertion"),
+            integer("n", "images"),
+            integer(
+                "clusters", "subcategories, whose images are averaged first; images where there are none"
+            ),
+            estimate("mean", "mean gain over clusters", "rho or score"),
+            *interval("its 95 % interval (Student's t over clusters)"),
+            estimate("p", "two-sided p of a mean gain of 0"),
+            text("verdict", "passed, failed, or unclear where the interval contains 0 or does not exist"),
+        ),
+        key=("model", "check"),
     ),
     "ig_checks": Table(
         "ig_checks.csv",

@@ -56,6 +56,11 @@ OTHER_FILES = (
         "colours, times the number of pixels; the mean of a map is its attribution sum.",
     ),
     OutputFile(
+        ("ig_<model>@<baseline>.npy",),
+        f"{_IG} --save --baseline black mean ...",
+        "Maps of each further baseline, as `ig_<model>.npy`.",
+    ),
+    OutputFile(
         ("run_<script>.json",),
         _ALL,
         "Record of the last run: arguments, seed, versions, device, code revision, start and end, counts, inputs with "
