@@ -1,22 +1,25 @@
 """What memorable images look like: colour, texture, structure, composition, faces and scene, against memorability.
 
 Reads: images and scores; to evaluate, also the attribution table (ig_<model>.csv), reconstruction errors
-and distinctiveness, where there are any. Done: features of each image, from its file at its own size; their
-rank correlation with memorability and with each attribution measure; memorability predicted from them.
-Writes: image_features.csv and the objects and segments in scene_cache_<detector>_<segmenter>.sqlite;
-feature_correlations.csv, feature_model.csv, feature_importance.csv and their figures.
+and distinctiveness, where there are any. Done: features of each image, from its file at its own size and from the
+crop that the networks saw; their rank correlation with memorability and with each attribution measure;
+memorability predicted from them, and what they add to error and distinctiveness.
+Writes: image_features.csv, image_features_crop.csv and the objects and segments in
+scene_cache_<detector>_<segmenter>.sqlite; feature_correlations.csv, feature_model.csv, feature_importance.csv,
+feature_commonality.csv and their figures.
 """
 
 import argparse
 
 from utils.core.cli import build_parser, positive_int, run_script
 from utils.core.feature_names import ALL_GROUPS
+from utils.core.names import DEFAULT_IMAGE_SIZE
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser: the shared flags, what to do, which features, and how they are judged."""
     parser = build_parser(
-        __doc__ or "", "data", "output", "models", "processing", "batch", "weights", "scenes"
+        __doc__ or "", "data", "output", "models", "processing", "cluster", "batch", "weights", "scenes"
     )
     what = parser.add_argument_group("what to do (both, if neither is given)")
     what.add_argument("--calculate-features", action="store_true", help="compute the features of each image")
@@ -36,11 +39,24 @@ def get_parser() -> argparse.ArgumentParser:
         help="released: also what the authors' script computes (columns released_...: from the 224 px crop, one "
         "direction of the GLCM, clutter as Sobel entropy, objects without a threshold), to be compared with ours",
     )
+    what.add_argument(
+        "--region",
+        nargs="+",
+        choices=("full", "crop"),
+        default=["full", "crop"],
+        help="features of the whole picture at its own size, of the crop that the networks saw, or both",
+    )
+    what.add_argument(
+        "--crop-size", type=positive_int, default=DEFAULT_IMAGE_SIZE, metavar="PX", help="side of that crop"
+    )
     how = parser.add_argument_group("evaluation")
     how.add_argument("--resamples", type=positive_int, default=1000, help="bootstrap resamples of the images")
     how.add_argument("--folds", type=positive_int, default=5, help="folds of the model of memorability")
     how.add_argument(
         "--repeats", type=positive_int, default=5, help="shuffles per feature for its importance"
+    )
+    how.add_argument(
+        "--permutations", type=positive_int, default=499, help="permutations of whole clusters behind each p"
     )
     return parser
 

@@ -7,7 +7,7 @@ import urllib.error
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run_script_process, write_memcat
+from conftest import make_picture, run_script_process, write_memcat
 from PIL import Image
 from scipy import stats
 
@@ -18,6 +18,7 @@ from utils.core.errors import UserError
 from utils.core.feature_names import RELEASED_FEATURES
 from utils.core.tables import read_table, write_table
 from utils.data.dataset import find_image_root
+from utils.data.images import load_pixels
 from utils.features import evaluation as feature_evaluation
 from utils.features import figures as feature_figures
 from utils.features import image as image_features
@@ -25,7 +26,7 @@ from utils.features import model as feature_model
 from utils.features import stage as feature_stage
 
 PIXEL_GROUPS = ("--features", "colour", "texture", "structure")
-QUICKLY = ("--resamples", "50", "--repeats", "1", "--folds", "2")
+QUICKLY = ("--resamples", "50", "--repeats", "1", "--folds", "2", "--permutations", "19")
 LIGHT = ("--weights", "random", "--detector", "light", "--segmenter", "light")
 
 
@@ -54,7 +55,7 @@ def run_on(data, output, *arguments, **options):
 def calculated(memcat24, tmp_path_factory):
     """An output folder with image_features.csv of the two dozen images. Read-only."""
     output = tmp_path_factory.mktemp("calculated")
-    run_on(memcat24, output, "--calculate-features", *PIXEL_GROUPS)
+    run_on(memcat24, output, "--calculate-features", "--region", "full", *PIXEL_GROUPS)
     return output
 
 
@@ -292,14 +293,67 @@ def test_correlations_are_scipys_and_q_is_per_target(output, capsys):
     assert found["feature"].tolist() == [*frame.columns[4:], "hsv_hue_mean_cos", "hsv_hue_mean_sin"]
     row = found.set_index("feature").loc["sobel_entropy"]
     rho, p = stats.spearmanr(frame["sobel_entropy"], frame["memorability"])
-    assert (row["rho"], row["p"]) == (pytest.approx(rho), pytest.approx(p))
+    assert (row["rho"], row["p_independent"]) == (pytest.approx(rho), pytest.approx(p))
+    assert (row["cluster"], row["clusters"], row["region"]) == ("subcategory", 4, "full")
+    assert row["p"] != pytest.approx(p), "p allows for images of one subcategory that are alike"
     assert row["ci_low"] <= row["rho"] <= row["ci_high"]
     assert (row["n"], row["group"], row["model"], row["target"]) == (24, "structure", "", "memorability")
     tested = found.dropna(subset=["p"])
     assert found.loc[found["p"].isna(), "feature"].tolist() == [
         "edge_density"
     ]  # smooth pictures have no edges
-    np.testing.assert_allclose(tested["q"], stats.false_discovery_control(tested["p"]), rtol=1e-6)
+    for kind in ("", "_within_category"):
+        q = stats.false_discovery_control(tested[f"p{kind}"])
+        np.testing.assert_allclose(tested[f"q{kind}"], q, rtol=1e-6)
+        assert (tested[f"ci_low{kind}"] <= tested[f"ci_high{kind}"]).all()
+
+
+def test_q_is_taken_over_the_features_of_one_target_not_over_the_table():
+    """One target that every feature follows, and one that none does: its q must not profit from the other's."""
+    frame = planted(80)[["image_id", "category", "memorability", "lab_l_mean", "glcm_energy", "edge_density"]]
+    rng = np.random.default_rng(3)
+    frame["memorability"] = rng.normal(size=80)
+    followed = frame[["lab_l_mean", "glcm_energy", "edge_density"]].sum(axis=1)
+    other = pd.DataFrame(
+        {"image_id": frame["image_id"], "followed": followed, "left_alone": rng.normal(size=80)}
+    )
+    found = feature_evaluation.feature_correlations(frame, {"net": other}, 20, 0)
+    assert set(found["target"]) == {"memorability", "followed", "left_alone"}
+    for (target, model), rows in found.groupby(["target", "model"]):
+        np.testing.assert_allclose(
+            rows["q"], stats.false_discovery_control(rows["p"]), err_msg=f"{target} {model}"
+        )
+    alone = found[found["target"] == "left_alone"]
+    whole = stats.false_discovery_control(found["p"])[(found["target"] == "left_alone").to_numpy()]
+    assert not np.allclose(alone["q"], whole), "the test could not tell"
+
+
+def test_the_crop_has_columns_of_its_own_and_rows_that_are_told_apart(memcat24, tmp_path):
+    run_on(memcat24, tmp_path, "--features", "colour", "texture", "--limit", 12, "--resamples", 20)
+    full, crop = (table(tmp_path, name) for name in ("image_features", "image_features_crop"))
+    assert full["image_id"].tolist() == crop["image_id"].tolist()
+    root = find_image_root(memcat24, full["image_id"].tolist())
+    pixels = load_pixels(root / full["image_id"][5], 224)
+    seen = image_features.image_features((pixels.transpose(1, 2, 0) * 255).round().astype(np.uint8))
+    assert crop["glcm_contrast"][5] == pytest.approx(seen["glcm_contrast"])
+    assert crop["glcm_contrast"][5] != pytest.approx(full["glcm_contrast"][5], rel=0.05)
+    found = table(tmp_path, "feature_correlations")
+    for region, frame in (("full", full), ("crop", crop)):
+        row = found[(found["region"] == region) & (found["feature"] == "glcm_contrast")].iloc[0]
+        assert row["rho"] == pytest.approx(
+            stats.spearmanr(frame["glcm_contrast"], frame["memorability"]).statistic
+        )
+    assert (tmp_path / "feature_correlations_crop.png").exists()
+
+
+def test_a_crop_that_is_the_whole_picture_has_no_table(tmp_path):
+    data = write_memcat(tmp_path / "data", per_subcategory=1, side=60)
+    for path in data.rglob("*.jpg"):
+        make_picture(1, 64, 64).save(path.with_suffix(".png"))
+        path.write_bytes(path.with_suffix(".png").read_bytes())
+    flags = ("--calculate-features", "--features", "colour", "--crop-size", 64)
+    run_on(data, tmp_path / "out", *flags)
+    assert not (tmp_path / "out" / "image_features_crop.csv").exists()
 
 
 def test_the_scores_evaluated_are_those_asked_for(memcat24, output):
@@ -393,15 +447,14 @@ def test_what_features_add_to_error_and_distinctiveness(output):
     both = models[models["predictors"] == "both"]
     # 23 of the 24 features (smooth pictures have no edges at all), hue as two, two errors, distinctiveness
     assert both["columns"].tolist() == [26, 26]
-    alone = models[models["predictors"] == "error and distinctiveness"].set_index("learner")["rho"]
-    for _, row in both.dropna(subset=["gain"]).iterrows():
-        assert row["gain"] == pytest.approx(row["rho"] - alone[row["learner"]])
-        assert row["gain_ci_low"] <= row["gain_ci_high"]
-    assert models.loc[models["predictors"] != "both", "gain"].isna().all()
+    tested = models["p"].notna()
+    np.testing.assert_allclose(
+        models["q"][tested], stats.false_discovery_control(models["p"][tested]), rtol=1e-6
+    )
 
 
 def test_too_few_images_for_a_model_is_said(memcat24, tmp_path, capsys):
-    run_on(memcat24, tmp_path, *PIXEL_GROUPS, "--limit", "12", "--resamples", "20")
+    run_on(memcat24, tmp_path, *PIXEL_GROUPS, "--limit", "12", "--resamples", "20", "--region", "full")
     assert (
         "No model of memorability: 12 images and 23 columns that vary; at least 20" in capsys.readouterr().err
     )
@@ -422,11 +475,12 @@ def planted(n=400, seed=0):
     return frame.assign(category=rng.choice(["animal", "food"], n), image_id=[f"{i:04d}" for i in range(n)])
 
 
-QUICK = feature_model.ModelSettings(folds=4, repeats=2, resamples=50)
+QUICK = feature_model.ModelSettings(folds=4, repeats=2, resamples=50, permutations=99)
 
 
 def test_planted_features_are_found_and_their_importance_is_theirs():
-    models, importances = feature_model.feature_model(planted(), {}, QUICK)
+    found = feature_model.feature_model(planted(), {}, QUICK)
+    models, importances = found.models, found.importances
     assert (models["rho"] > 0.9).all()
     assert (models["r2"] > 0.85).all()
     for learner, rows in importances.groupby("learner"):
@@ -440,8 +494,9 @@ def test_images_are_predicted_by_fits_without_them():
     """Noise predicts nothing: a model that had seen its test images would reach a high rho here."""
     frame = planted()
     frame["memorability"] = np.random.default_rng(1).normal(size=len(frame))
-    models, _ = feature_model.feature_model(frame, {}, QUICK)
+    models = feature_model.feature_model(frame, {}, QUICK).models
     assert (models["rho"].abs() < 0.15).all()
+    assert (models["p"] > 0.05).all()
     assert (models["r2"] < 0.05).all()
 
 
@@ -451,19 +506,25 @@ def test_gain_is_what_the_features_add():
     other = pd.DataFrame(
         {"image_id": frame["image_id"], "mse": frame["memorability"] + rng.normal(size=len(frame))}
     )
-    models, _ = feature_model.feature_model(frame, {"net": other.iloc[::-1].iloc[:300]}, QUICK)
+    found = feature_model.feature_model(frame, {"net": other.iloc[::-1].iloc[:300]}, QUICK)
+    models = found.models
     of_net = models[models["model"] == "net"]
     assert set(of_net["predictors"]) == {"image features", "error and distinctiveness", "both"}
     assert (of_net["n"] == 300).all()
-    both = models[models["predictors"] == "both"]
-    assert (both["gain_ci_low"] > 0.1).all()
-    assert (both["gain_p"] <= 2 / 51 + 1e-9).all()
+    blocks = found.commonality.set_index("block")
+    assert set(blocks["model"]) == {"net"}
+    features = blocks.loc["image features"]
+    assert features["ci_low"] > 0.1
+    assert features["p"] == pytest.approx(1 / 100)
+    assert features["q"] < 0.05
+    assert blocks.loc["together", "alone"] > features["unique"]
+    assert features["alone"] == pytest.approx(features["unique"] + features["shared"])
 
 
 def test_same_seed_same_model():
     first, second = (feature_model.feature_model(planted(120), {}, QUICK) for _ in range(2))
-    pd.testing.assert_frame_equal(first[0], second[0])
-    pd.testing.assert_frame_equal(first[1], second[1])
+    pd.testing.assert_frame_equal(first.models, second.models)
+    pd.testing.assert_frame_equal(first.importances, second.importances)
 
 
 def test_no_feature_that_varies_is_said(capsys):

@@ -131,10 +131,11 @@ def results(tmp_path: Path) -> Path:
     models = pd.DataFrame(
         {"learner": "ridge", "predictors": ["image features", "both"], "model": ["", MODEL], "n": 60}
     )
-    models = models.assign(
-        rho=[0.31, 0.44], gain=[np.nan, 0.07], gain_ci_low=[np.nan, 0.01], gain_ci_high=[np.nan, 0.12]
-    )
+    models = models.assign(rho=[0.31, 0.44], q=[0.02, 0.003])
     write(tmp_path, "feature_model", models.assign(ci_low=0.2, ci_high=0.5, r2=0.09))
+    blocks = pd.DataFrame({"model": MODEL, "block": ["image features", "together"], "n": 60, "columns": 9})
+    blocks = blocks.assign(alone=[0.11, 0.3], unique=[0.073, 0.3], shared=[0.037, 0.0], q=[0.01, np.nan])
+    write(tmp_path, "feature_commonality", blocks.assign(ci_low=[0.02, 0.2], ci_high=[0.12, 0.4]))
     Image.effect_noise((1800, 300), 40).convert("RGB").save(tmp_path / "losses.png")
     Image.new("RGB", (600, 300), "white").save(tmp_path / "plain.png")
     for name in SCRIPTS.keys() - set(OPTIONAL):
@@ -191,8 +192,9 @@ def test_sections_hold_every_loss_predictor_and_feature(results: Path) -> None:
     assert " distinctiveness with lpips-sq 60 0.87 " in text
     assert "1 further rows, with the other losses, are in the file." in text
     assert text.index("hue 60 -0.55") < text.index("clutter 60 0.20")
-    assert "ridge image features – 60 0.31 [0.20, 0.50] 0.09 –" in text
-    assert f"ridge both {MODEL} 60 0.44 [0.20, 0.50] 0.09 0.07 [0.01, 0.12]" in text
+    assert "ridge image features – 60 0.31 [0.20, 0.50] 0.020 0.09" in text
+    assert f"ridge both {MODEL} 60 0.44 [0.20, 0.50] 0.003 0.09" in text
+    assert f"{MODEL} image features 60 0.110 0.073 [0.020, 0.120] 0.037 0.010" in text
     assert "0.1235" in text
     assert "Code revision 0123abc, modified. Linux. torch 2.15.0." in text
     assert (

@@ -14,15 +14,22 @@ from utils.core.feature_names import ALL_FEATURES
 from utils.core.log import log
 from utils.core.names import DEFAULT_SCORE_COLUMN, LOSSES
 from utils.core.tables import models_with, output_file
+from utils.features.crop import FULL
 from utils.features.model import feature_group, linearise
-from utils.statistics.correlation_tables import correlation_rows, false_discovery_q
+from utils.statistics.correlation_tables import add_q, correlation_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from utils.core.run import Run
 
-CORRELATIONS = ["n", "rho", "ci_low", "ci_high", "p", "rho_within_category", "resamples", "seed"]
+_WITHIN = ("rho", "ci_low", "ci_high", "p", "q")
+CORRELATIONS = [
+    *("n", "cluster", "clusters", "rho", "ci_low", "ci_high", "p", "q"),
+    *("ci_low_independent", "ci_high_independent", "p_independent"),
+    *(f"{name}_within_category" for name in _WITHIN),
+    *("resamples", "seed"),
+]
 
 
 def chosen_models(output_path: Path, table: str, names: list[str] | None) -> list[str]:
@@ -118,18 +125,25 @@ def error_tables(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
 
 
 def feature_correlations(
-    frame: pd.DataFrame, attributions: dict[str, pd.DataFrame], resamples: int, seed: int
+    frame: pd.DataFrame,
+    attributions: dict[str, pd.DataFrame],
+    resamples: int,
+    seed: int,
+    cluster: str | None = None,
+    region: str = FULL,
 ) -> pd.DataFrame:
     """Rank correlation of every feature with memorability and with every attribution measure.
 
     Args:
-        frame: ``image_id, category, memorability`` and feature columns, one row per image.
+        frame: ``image_id, category, memorability``, what clusters are made of, and feature columns, one row per image.
         attributions: per model ``image_id`` and its measures.
         resamples: bootstrap resamples of the images.
         seed: seed of the resampling.
+        cluster: ``--cluster``: what is resampled together.
+        region: what the features were computed on, for the column of that name.
 
     Returns:
-        The rows of ``feature_correlations.csv``; q is taken over the features of one target.
+        The rows of ``feature_correlations.csv``; each q is taken over the features of one target.
 
     Raises:
         UserError: there is no feature in the frame, or an attribution table has none of its images.
@@ -140,7 +154,8 @@ def feature_correlations(
         raise UserError(
             f"image_features.csv holds no feature. Run: {TABLES['image_features'].command} --overwrite"
         )
-    tables = [_against(frame, features, [MEMORABILITY.name], "", resamples, seed)]
+    drawn = (resamples, seed, cluster)
+    tables = [_against(frame, features, [MEMORABILITY.name], "", *drawn)]
     for model, other in attributions.items():
         targets = [name for name in other.columns if name != "image_id"]
         clashing = {name: f"{name} (attribution)" for name in targets if name in frame}
@@ -151,17 +166,22 @@ def feature_correlations(
                 f"{frame['image_id'].iloc[0]}). Run both stages on the same images."
             )
         log.info("Attributions of %s: %d images in common with the features.", model, len(joined))
-        tables.append(
-            _against(joined, features, [clashing.get(t, t) for t in targets], model, resamples, seed)
-        )
-    return pd.concat(tables, ignore_index=True)
+        tables.append(_against(joined, features, [clashing.get(t, t) for t in targets], model, *drawn))
+    return pd.concat(tables, ignore_index=True).assign(region=region)
 
 
 def _against(
-    frame: pd.DataFrame, features: list[str], targets: list[str], model: str, resamples: int, seed: int
+    frame: pd.DataFrame,
+    features: list[str],
+    targets: list[str],
+    model: str,
+    resamples: int,
+    seed: int,
+    cluster: str | None,
 ) -> pd.DataFrame:
     """The rows of one model's targets."""
-    table = correlation_rows(frame, features, targets, subcategory=None, resamples=resamples, seed=seed)
-    table["q"] = table.groupby("target", sort=False)["p"].transform(false_discovery_q)
-    rows = table[["measure", "target", *CORRELATIONS, "q"]].rename(columns={"measure": "feature"})
+    table = correlation_rows(frame, features, targets, resamples=resamples, seed=seed, cluster=cluster)
+    rows = add_q(table, ["target"])[["measure", "target", *CORRELATIONS]].rename(
+        columns={"measure": "feature"}
+    )
     return rows.assign(model=model, group=rows["feature"].map(feature_group))

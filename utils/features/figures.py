@@ -10,6 +10,8 @@ import seaborn as sns
 
 from utils.core.feature_names import ALL_GROUPS, RELEASED
 from utils.core.figures import DIVERGING, NEUTRAL, PALETTE, new_figure, shorten
+from utils.features.commonality import TOGETHER
+from utils.features.crop import CROP
 from utils.features.model import CIRCULAR, FROM_FEATURES, LEARNERS, feature_group, linearise
 from utils.statistics.correlation_tables import MIN_IMAGES
 
@@ -51,8 +53,9 @@ def draw_correlations(table: pd.DataFrame) -> Figure | None:
         )
     axes.set_yticks(place, [shorten(name, 34) for name in rows["feature"]], fontsize=8.5)
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    axes.set_xlabel("Spearman ρ with memorability, 95 % bootstrap interval")
-    axes.set_title(f"Image features and memorability ({rows['n'].max():,} images)", loc="left")
+    axes.set_xlabel("Spearman ρ with memorability, 95 % interval")
+    of_crop = " of the networks' crop" if (rows["region"] == CROP).all() else ""
+    axes.set_title(f"Image features{of_crop} and memorability ({rows['n'].max():,} images)", loc="left")
     figure.legend(
         handles=_correlation_legend(rows),
         loc="outside upper center",
@@ -203,6 +206,40 @@ def draw_model(models: pd.DataFrame, importances: pd.DataFrame) -> Figure:
         axes.axvline(0, color=NEUTRAL, linewidth=0.8)
     left.set_ylim(max(len(labels), 3) - 0.5, -0.5)  # one or two sets must not become slabs
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+def draw_commonality(table: pd.DataFrame) -> Figure:
+    """What each kind of measure explains of memorability that no other does, and what it shares with them.
+
+    Args:
+        table: the rows of ``feature_commonality.csv``.
+    """
+    models = list(dict.fromkeys(table["model"]))
+    rows = table[table["block"] != TOGETHER]
+    figure, panels = new_figure(
+        1,
+        len(models),
+        width=1.6 + 4.6 * len(models),
+        height=1.5 + 0.5 * rows["block"].nunique(),
+        squeeze=False,
+    )
+    for axes, model in zip(panels[0], models, strict=True):
+        part = rows[rows["model"] == model].reset_index(drop=True)
+        place = np.arange(len(part))
+        axes.barh(place - 0.19, part["alone"], height=0.36, color=NEUTRAL, alpha=PALE, label="alone")
+        axes.barh(place + 0.19, part["unique"], height=0.36, color=PALETTE[0], label="unique")
+        axes.hlines(place + 0.19, part["ci_low"], part["ci_high"], color="black", linewidth=1)
+        axes.axvline(0, color=NEUTRAL, linewidth=0.8)
+        labels = [
+            f"{block} *" if q < 0.05 else block for block, q in zip(part["block"], part["q"], strict=True)
+        ]
+        axes.set_yticks(place, labels)
+        axes.invert_yaxis()
+        total = table.loc[(table["model"] == model) & (table["block"] == TOGETHER), "alone"].iloc[0]
+        axes.set_title(f"{shorten(model, 30)}: {total:.1%} together", loc="left")
+        axes.set_xlabel("share of the variance of ranked memorability (* q < 0.05)")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

@@ -1,7 +1,9 @@
 """How much of memorability image features explain, by cross-validation, and what they add to the autoencoder.
 
-Every image is predicted exactly once, by a model fitted without it. Two learners: ridge regression (what a
-linear reading of the features gives) and gradient boosting (interactions and thresholds as well).
+Every image is predicted exactly once, by a model fitted without it and without any image of its cluster. Two learners:
+ridge regression (what a linear reading of the features gives) and gradient boosting (interactions and thresholds as
+well). Predictions are correlated with memorability inside folds (`utils/features/fold_inference.py`); what features add
+is told by `utils/features/commonality.py`.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ import pandas as pd
 
 from utils.core.feature_names import ALL_FEATURES, RELEASED
 from utils.core.log import log
-from utils.statistics.correlation_tables import correlation_rows, paired_difference, spearman
+from utils.features.commonality import TOGETHER, commonality
+from utils.features.fold_inference import cluster_codes, fold_interval, fold_rho, fold_test
+from utils.statistics.correlation_tables import false_discovery_q, find_clusters
 
 CIRCULAR = ("hsv_hue_mean",)
 LEARNERS = ("gradient boosting", "ridge")
 FROM_FEATURES, FROM_ERROR, FROM_BOTH = "image features", "error and distinctiveness", "both"
+SIZE = "pixel_count"
 
 MIN_IMAGES_PER_FOLD = 4
 """With fewer images per fold neither the fit nor its rho says anything."""
@@ -34,13 +39,17 @@ class ModelSettings:
         folds: folds of the cross-validation.
         repeats: shuffles per feature behind the permutation importance.
         resamples: bootstrap resamples of the images.
-        seed: seed of folds, learners, shuffles and resamples.
+        seed: seed of folds, learners, shuffles, permutations and resamples.
+        permutations: permutations behind each p.
+        cluster: ``--cluster``: which images hang together; dealt to folds, permuted and resampled as a whole.
     """
 
     folds: int = 5
     repeats: int = 5
     resamples: int = 1000
     seed: int = 0
+    permutations: int = 999
+    cluster: str | None = None
 
     @property
     def min_images(self) -> int:
@@ -82,21 +91,39 @@ def predictor_columns(frame: pd.DataFrame) -> dict[str, list[str]]:
     return columns
 
 
-def assign_folds(category: Sequence[str], folds: int, seed: int) -> np.ndarray:
-    """Deal the images of each category evenly over the folds.
+def assign_folds(
+    category: Sequence[str], folds: int, seed: int, clusters: Sequence | None = None
+) -> np.ndarray:
+    """Deal the images of each category evenly over the folds, whole clusters at a time.
+
+    A fit that has seen other bears predicts a bear by recognising it; so the members of a cluster stay in one fold.
 
     Args:
         category: (n,) labels.
         folds: number of folds.
         seed: seed of the dealing; the global random state is left alone.
+        clusters: (n,) labels of images that are alike, each within one category; None deals single images.
 
     Returns:
-        (n,) fold numbers 0..folds-1, sizes differing by one at most, overall and within each category.
+        (n,) fold numbers 0..folds-1. Single images: sizes differing by one at most, overall and within each category.
+        Clusters: the largest first, each to the fold that has the fewest images of its category, then overall.
     """
-    shuffled = np.random.default_rng(seed).permutation(len(category))
-    dealt = shuffled[np.argsort(np.asarray(category, dtype=str)[shuffled], kind="stable")]
-    result = np.empty(len(category), dtype=int)
-    result[dealt] = np.arange(len(category)) % folds
+    names = np.asarray(category, dtype=str)
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    result = np.empty(len(names), dtype=int)
+    if clusters is None:
+        dealt = shuffled[np.argsort(names[shuffled], kind="stable")]
+        result[dealt] = np.arange(len(names)) % folds
+        return result
+    codes = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    members = [np.flatnonzero(codes == code) for code in dict.fromkeys(codes[shuffled])]
+    overall, inside = np.zeros(folds), {name: np.zeros(folds) for name in np.unique(names)}
+    for images in sorted(members, key=len, reverse=True):
+        own = inside[names[images[0]]]
+        fold = int(np.lexsort((overall, own))[0])
+        result[images] = fold
+        own[fold] += len(images)
+        overall[fold] += len(images)
     return result
 
 
@@ -202,7 +229,7 @@ def permutation_importance(
         NaN where the prediction is constant.
     """
     rng = np.random.default_rng(seed)
-    reference = spearman(fitted.predicted, target)[0]
+    reference = fold_rho(fitted.predicted, target, fitted.folds)
     members = [np.flatnonzero(fitted.folds == fold) for fold in range(len(fitted.models))]
     found = {}
     for name, positions in columns.items():
@@ -213,7 +240,7 @@ def permutation_importance(
                 source[inside] = rng.permutation(inside)
             shuffled = values.copy()
             shuffled[:, positions] = values[np.ix_(source, positions)]
-            losses.append(reference - spearman(fitted.predict(shuffled), target)[0])
+            losses.append(reference - fold_rho(fitted.predict(shuffled), target, fitted.folds))
         found[name] = (float(np.mean(losses)), float(np.std(losses)))
     return found
 
@@ -221,11 +248,29 @@ def permutation_importance(
 Fits = dict[tuple[str, str], CrossValidation]
 
 
+def clusters_of(frame: pd.DataFrame, settings: ModelSettings) -> np.ndarray | None:
+    """(n,) codes of the images that hang together; None where every image is on its own.
+
+    With fewer clusters than folds the images are dealt singly, which the log says: then features that merely recognise a
+    subcategory predict its memorability.
+    """
+    codes = find_clusters(frame, settings.cluster).codes(frame)
+    if codes is None or codes.max(initial=0) + 1 >= settings.folds:
+        return codes
+    log.warning(
+        "%d clusters cannot be dealt to %d folds as a whole: images are dealt singly, and what is predicted may be "
+        "recognition. Use fewer --folds.",
+        codes.max(initial=0) + 1,
+        settings.folds,
+    )
+    return None
+
+
 def fit_all(frame: pd.DataFrame, predictors: dict[str, list[str]], settings: ModelSettings) -> Fits:
     """Cross-validate every learner on every set of predictors, on the same images and folds.
 
     Args:
-        frame: ``category, memorability`` and the predictors, one row per image.
+        frame: ``category, memorability``, what clusters are made of, and the predictors, one row per image.
         predictors: columns by the name of their set.
         settings: how to fit.
 
@@ -233,7 +278,7 @@ def fit_all(frame: pd.DataFrame, predictors: dict[str, list[str]], settings: Mod
         The fits by learner and name of the set.
     """
     target = frame["memorability"].to_numpy(float)
-    folds = assign_folds(frame["category"], settings.folds, settings.seed)
+    folds = assign_folds(frame["category"], settings.folds, settings.seed, clusters_of(frame, settings))
     return {
         (learner, name): cross_validate(learner, frame[columns].to_numpy(float), target, folds, settings.seed)
         for learner in LEARNERS
@@ -269,60 +314,124 @@ def importance_rows(
 def model_rows(
     frame: pd.DataFrame, predictors: dict[str, list[str]], fits: Fits, settings: ModelSettings
 ) -> pd.DataFrame:
-    """Judge cross-validated predictions: the rows of ``feature_model.csv`` except for ``model``.
+    """Judge cross-validated predictions: the rows of ``feature_model.csv`` except for ``model`` and ``q``.
 
     Args:
-        frame: ``category`` and ``memorability``, one row per image.
-        predictors: columns by the name of their set; where `FROM_BOTH` and `FROM_ERROR` are there, the gain of
-            the first over the second is judged by the paired bootstrap.
+        frame: ``category`` and ``memorability``, and what clusters are made of, one row per image.
+        predictors: columns by the name of their set.
         fits: by `fit_all` on these images.
         settings: how to judge.
     """
-    predicted = frame[["category", "memorability"]].reset_index(drop=True)
-    labels = {}
+    target = frame["memorability"].to_numpy(float)
+    codes = clusters_of(frame, settings)
+    clusters = cluster_codes(codes, len(frame))
+    rows = []
     for (learner, name), fitted in fits.items():
-        label = f"{learner} on {name}"
-        labels[label] = {"learner": learner, "predictors": name, "columns": len(predictors[name])}
-        predicted[label] = fitted.predicted
-    table = correlation_rows(
-        predicted, list(labels), subcategory=None, resamples=settings.resamples, seed=settings.seed
-    )
-    table = table.set_index("measure")[["n", "rho", "ci_low", "ci_high", "p", "rho_within_category"]]
-    errors = predicted[list(labels)].sub(predicted["memorability"], axis=0)
-    table["mae"] = errors.abs().mean()
-    table["r2"] = 1 - (errors**2).mean() / predicted["memorability"].var(ddof=0)
-    described = pd.DataFrame.from_dict(labels, orient="index")
-    table = described.join(table).join(_gains(predicted, predictors, settings))
+        test = fold_test(
+            fitted.predicted, target, fitted.folds, clusters, learner, settings.permutations, settings.seed
+        )
+        low, high = fold_interval(
+            fitted.predicted, target, fitted.folds, codes, learner, settings.resamples, settings.seed
+        )
+        error = target - fitted.predicted
+        rows.append(
+            {
+                "learner": learner,
+                "predictors": name,
+                "columns": len(predictors[name]),
+                "n": len(frame),
+                "rho": test.rho,
+                "ci_low": low,
+                "ci_high": high,
+                "p": test.p,
+                "rho_within_category": _within_category(frame, fitted),
+                "mae": np.abs(error).mean(),
+                "r2": 1 - (error**2).sum() / ((target - _outside_means(target, fitted.folds)) ** 2).sum(),
+            }
+        )
     extra = {"folds": settings.folds, "resamples": settings.resamples, "seed": settings.seed}
-    return table.assign(**extra).reset_index(drop=True)
+    return pd.DataFrame(rows).assign(clusters=clusters.max() + 1, permutations=settings.permutations, **extra)
 
 
-def _gains(
-    predicted: pd.DataFrame, predictors: dict[str, list[str]], settings: ModelSettings
+def _within_category(frame: pd.DataFrame, fitted: CrossValidation) -> float:
+    """Rho from ranks inside each category of each fold, pooled; NaN with one category."""
+    category = frame["category"].fillna("").astype(str)
+    if (category == "").any() or category.nunique() < 2:
+        return float("nan")
+    labels = (category + "/" + pd.Series(fitted.folds, index=frame.index).astype(str)).to_numpy(str)
+    return fold_rho(fitted.predicted, frame["memorability"].to_numpy(float), labels)
+
+
+def _outside_means(target: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """(n,) the mean score of the images outside each image's fold: what a fit that learned nothing predicts."""
+    means = np.array([target[folds != fold].mean() for fold in range(folds.max() + 1)])
+    return means[folds]
+
+
+def commonality_rows(
+    frame: pd.DataFrame, features: list[str], errors: list[str], settings: ModelSettings
 ) -> pd.DataFrame:
-    """What both sets of predictors together gain in rho over error and distinctiveness, by the label of both."""
-    columns = ["gain", "gain_ci_low", "gain_ci_high", "gain_p"]
-    if not {FROM_BOTH, FROM_ERROR} <= predictors.keys():
-        return pd.DataFrame(columns=columns, dtype=float)
-    pairs = [(f"{learner} on {FROM_BOTH}", f"{learner} on {FROM_ERROR}") for learner in LEARNERS]
-    found = paired_difference(predicted, pairs, resamples=settings.resamples, seed=settings.seed)
-    found = found.set_index("measure_a")[["difference", "ci_low", "ci_high", "p"]]
-    return found.set_axis(columns, axis=1)
+    """What each kind of measure explains that no other does: the rows of ``feature_commonality.csv`` except ``model``.
+
+    Args:
+        frame: ``category, memorability``, the predictors, and the pixel count where it is known, one row per image.
+        features: columns of the image features.
+        errors: columns of reconstruction errors and distinctiveness.
+        settings: how to judge.
+    """
+    blocks = {
+        "reconstruction error": [name for name in errors if name != "distinctiveness"],
+        "distinctiveness": [name for name in errors if name == "distinctiveness"],
+        "image features": features,
+        "category": ["category"] if frame["category"].fillna("").ne("").all() else [],
+        "size": [SIZE] if SIZE in frame else [],
+    }
+    clusters = cluster_codes(clusters_of(frame, settings), len(frame))
+    found = commonality(
+        frame,
+        {name: columns for name, columns in blocks.items() if columns},
+        clusters,
+        permutations=settings.permutations,
+        seed=settings.seed,
+    )
+    if found.empty:
+        log.warning(
+            "Unique and shared variance are left out: %d images are too few for the columns.", len(frame)
+        )
+    parts = found["block"] != TOGETHER
+    q = found["p"].where(parts).pipe(false_discovery_q)
+    return found.assign(
+        q=q, clusters=clusters.max(initial=0) + 1, permutations=settings.permutations, seed=settings.seed
+    )
+
+
+@dataclass(frozen=True)
+class FeatureModels:
+    """What features say of memorability.
+
+    Attributes:
+        models: rows of ``feature_model.csv``.
+        importances: rows of ``feature_importance.csv``.
+        commonality: rows of ``feature_commonality.csv``; empty without reconstruction errors.
+    """
+
+    models: pd.DataFrame
+    importances: pd.DataFrame
+    commonality: pd.DataFrame
 
 
 def feature_model(
     frame: pd.DataFrame, others: dict[str, pd.DataFrame], settings: ModelSettings
-) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+) -> FeatureModels | None:
     """Predict memorability from image features alone, and beside reconstruction error and distinctiveness.
 
     Args:
-        frame: ``image_id, category, memorability`` and feature columns, one row per image.
+        frame: ``image_id, category, memorability``, what clusters are made of, and feature columns, one row per image.
         others: per model ``image_id`` and the columns of its errors and distinctiveness.
         settings: how to fit and judge.
 
     Returns:
-        The rows of ``feature_model.csv`` and of ``feature_importance.csv``, or None where there are too few images
-        or no feature that varies (said in the log).
+        The tables' rows, or None where there are too few images or no feature that varies (said in the log).
     """
     from threadpoolctl import threadpool_limits
 
@@ -338,6 +447,7 @@ def feature_model(
         )
         return None
     alone = {FROM_FEATURES: features}
+    shared = []
     # Boosting on a few thousand rows gains nothing from threads and loses minutes where they have to share cores.
     with threadpool_limits(limits=1):
         fits = fit_all(frame, alone, settings)
@@ -354,4 +464,9 @@ def feature_model(
                 sets = alone | sets
             fits = fit_all(joined, sets, settings)
             tables.append(model_rows(joined, sets, fits, settings).assign(model=model))
-    return pd.concat(tables, ignore_index=True), importances
+            shared.append(commonality_rows(joined, features, errors, settings).assign(model=model))
+    models = pd.concat(tables, ignore_index=True)
+    models["q"] = false_discovery_q(models["p"])
+    return FeatureModels(
+        models, importances, pd.concat(shared, ignore_index=True) if shared else pd.DataFrame()
+    )

@@ -12,11 +12,19 @@ from utils.core.log import log
 from utils.core.processes import is_main_rank
 from utils.core.run import Run
 from utils.core.shards import run_sharded
-from utils.core.tables import read_csv
+from utils.core.tables import output_file, read_csv
 from utils.data.dataset import Dataset, load_dataset
 from utils.features import image as image_features
+from utils.features.crop import (
+    CROP,
+    FULL,
+    REGION_TABLES,
+    crop_features,
+    crop_scene_features,
+    same_everywhere,
+)
 from utils.features.evaluation import asked_scores, attribution_tables, error_tables, feature_correlations
-from utils.features.figures import draw_clusters, draw_correlations, draw_model
+from utils.features.figures import draw_clusters, draw_commonality, draw_correlations, draw_model
 from utils.features.model import ModelSettings, feature_model
 from utils.features.released import released_object_features
 from utils.features.scene import scene_features
@@ -38,26 +46,41 @@ def check_flags(args: Namespace) -> None:
 
 
 def calculate(run: Run, args: Namespace) -> None:
-    """Compute the chosen groups and write image_features.csv."""
+    """Compute the chosen groups over the chosen regions; write image_features.csv and image_features_crop.csv."""
     dataset = load_dataset(args)
     dataset.note_on(run)
+    chosen = available_groups(args)
+    frames = {region: calculate_region(run, args, dataset, chosen, region) for region in args.region}
+    if not is_main_rank():
+        return
+    crop = output_file(args.output_path, REGION_TABLES[CROP])
+    if set(frames) == {FULL, CROP} and same_everywhere(frames[FULL], frames[CROP]):
+        log.info("The networks saw every picture whole and at its own size: image_features.csv says it all.")
+        crop.unlink(missing_ok=True)
+        del frames[CROP]
+    for region, frame in frames.items():
+        run.write_table(frame, REGION_TABLES[region])
+
+
+def calculate_region(
+    run: Run, args: Namespace, dataset: Dataset, chosen: list[str], region: str
+) -> pd.DataFrame | None:
+    """Compute the chosen groups over one region; return the table's rows, None on ranks that do not merge."""
     images = dataset.table[["image_id", "path"]]
     parts, skipped = [], list(dataset.skipped)
-    chosen = available_groups(args)
     file_groups = [group for group in ALL_GROUPS if group in chosen and group != "scene"]
     if "scene" in chosen:
-        scene, left_out = scene_frame(run, args, images)
+        scene, left_out = scene_frame(run, args, images, region)
         parts.append(scene)
         skipped += left_out
     jobs = [file_groups] if file_groups else []
-    if args.recipe == "released":
+    if args.recipe == "released" and region == FULL:
         jobs.append([RELEASED])  # by itself, so that ours are not computed again
     for job in jobs:
-        pixels, left_out = file_frame(args, images, job)
+        pixels, left_out = file_frame(args, images, job, region)
         parts.append(pixels)
         skipped += left_out
-    if is_main_rank():
-        write_features(run, dataset, parts, skipped)
+    return join_features(run, dataset, parts, skipped, region) if is_main_rank() else None
 
 
 def available_groups(args: Namespace) -> list[str]:
@@ -81,7 +104,7 @@ def available_groups(args: Namespace) -> list[str]:
 
 
 def scene_frame(
-    run: Run, args: Namespace, images: pd.DataFrame
+    run: Run, args: Namespace, images: pd.DataFrame, region: str = FULL
 ) -> tuple[pd.DataFrame | None, list[tuple[str, str]]]:
     """Find objects and segments, or read them from the cache; return their features and the images left out."""
     if args.weights == "random":
@@ -101,12 +124,19 @@ def scene_frame(
     if cache is None:
         return None, skipped
     run.add_output(cache_path(args.output_path, args.detector, args.segmenter))
+    known = images[images["image_id"].isin([name for name in images["image_id"] if name in cache])]
     rows = []
-    for image_id in images["image_id"]:
-        if image_id in cache:
-            theirs = released_object_features(cache, image_id) if args.recipe == "released" else {}
-            rows.append({"image_id": image_id, **scene_features(cache, image_id, args.min_score), **theirs})
+    for name, path in zip(known["image_id"], known["path"], strict=True):
+        if region == CROP:
+            found = crop_scene_features(cache, name, path, args.crop_size, args.min_score)
+        else:
+            found = scene_features(cache, name, args.min_score)
+            if args.recipe == "released":
+                found |= released_object_features(cache, name)
+        rows.append({"image_id": name, **found})
     frame = pd.DataFrame(rows)
+    if region == CROP:
+        return frame, skipped
     with_objects = int((frame["object_count"] > 0).sum())
     log.info(
         "Objects with a score of at least %g in %d of %d images.", args.min_score, with_objects, len(frame)
@@ -117,23 +147,28 @@ def scene_frame(
 
 
 def file_frame(
-    args: Namespace, images: pd.DataFrame, groups: list[str]
+    args: Namespace, images: pd.DataFrame, groups: list[str], region: str = FULL
 ) -> tuple[pd.DataFrame | None, list[tuple[str, str]]]:
     """Compute the groups that need pixels only, in worker processes; return them and the images left out."""
+    settings = {"groups": groups, "definition": image_features.definition()}
+    load, name = partial(image_features.file_features, groups=tuple(groups)), f"features_{'_'.join(groups)}"
+    if region == CROP:
+        settings["crop_size"] = args.crop_size
+        load, name = partial(crop_features, groups=tuple(groups), size=args.crop_size), f"{name}_crop"
     result = run_sharded(
-        f"features_{'_'.join(groups)}",
+        name,
         images,
         None,
         output_path=args.output_path,
-        settings={"groups": groups, "definition": image_features.definition()},
-        load=partial(image_features.file_features, groups=tuple(groups)),
+        settings=settings,
+        load=load,
         batch_size=16,
         workers=args.workers,
         executor="process",
         shard_size=SHARD_SIZE,
         on_error=args.on_error,
         overwrite=args.overwrite,
-        description=", ".join(groups),
+        description=", ".join(groups) + (f" of the {args.crop_size} px crop" if region == CROP else ""),
     )
     if not is_main_rank():
         return None, []
@@ -149,41 +184,66 @@ def file_frame(
     return frame, result.skipped
 
 
-def write_features(
-    run: Run, dataset: Dataset, parts: list[pd.DataFrame], skipped: list[tuple[str, str]]
-) -> None:
-    """Join the groups with the scores, write the table, and say what was left out or is undefined."""
+def join_features(
+    run: Run, dataset: Dataset, parts: list[pd.DataFrame], skipped: list[tuple[str, str]], region: str
+) -> pd.DataFrame:
+    """Join the groups with the scores, and say what was left out or is undefined."""
     frame = dataset.table[["image_id", "category", "subcategory", "memorability"]]
     for part in parts:
         frame = frame.merge(part, on="image_id", validate="one_to_one")
     names = [name for part in parts for name in part.columns if name != "image_id"]
     empty = frame[names].isna().sum()
     empty = empty[empty > 0]
+    where = " in the crop" if region == CROP else ""
     if len(empty):
         listed = ", ".join(f"{name} {count}" for name, count in empty.items())
-        log.info("Undefined values, left empty (column and number of images): %s.", listed)
-    run.count(total=len(dataset.table), done=len(frame), undefined_values=int(empty.sum()))
-    run.write_table(frame, "image_features")
-    run.report_skipped(skipped)
+        log.info("Undefined values%s, left empty (column and number of images): %s.", where, listed)
+    if region == (FULL if FULL in run.args.region else CROP):
+        run.count(total=len(dataset.table), done=len(frame), undefined_values=int(empty.sum()))
+        run.report_skipped(skipped)
+    return frame
 
 
 def evaluate(run: Run, args: Namespace) -> None:
-    """Correlate the features, predict memorability from them, draw both."""
-    frame = run.read_table("image_features").drop(columns="caveat", errors="ignore")
-    frame = asked_scores(run, args, frame)
-    table = feature_correlations(frame, attribution_tables(run, args), args.resamples, args.seed)
-    run.write_table(table, "feature_correlations")
-    for stem, figure in (
-        ("feature_correlations", draw_correlations(table)),
-        ("feature_clusters", draw_clusters(frame, table)),
-    ):
-        if figure is not None:
-            run.save_figure(figure, stem)
-    settings = ModelSettings(args.folds, args.repeats, args.resamples, args.seed)
-    found = feature_model(frame, error_tables(run, args), settings)
+    """Correlate the features, predict memorability from them, draw all of it."""
+    frames = read_regions(run, args)
+    attributions = attribution_tables(run, args)
+    tables = []
+    for region, frame in frames.items():
+        table = feature_correlations(frame, attributions, args.resamples, args.seed, args.cluster, region)
+        tables.append(table)
+        suffix = "" if region == FULL else f"_{region}"
+        for stem, figure in (
+            (f"feature_correlations{suffix}", draw_correlations(table)),
+            (f"feature_clusters{suffix}", draw_clusters(frame, table)),
+        ):
+            if figure is not None:
+                run.save_figure(figure, stem)
+    run.write_table(pd.concat(tables, ignore_index=True), "feature_correlations")
+    settings = ModelSettings(
+        args.folds, args.repeats, args.resamples, args.seed, args.permutations, args.cluster
+    )
+    found = feature_model(next(iter(frames.values())), error_tables(run, args), settings)
     if found is None:
         return
-    models, importances = found
-    run.write_table(models, "feature_model")
-    run.write_table(importances, "feature_importance")
-    run.save_figure(draw_model(models, importances), "feature_model")
+    run.write_table(found.models, "feature_model")
+    run.write_table(found.importances, "feature_importance")
+    run.save_figure(draw_model(found.models, found.importances), "feature_model")
+    if len(found.commonality):
+        run.write_table(found.commonality, "feature_commonality")
+        run.save_figure(draw_commonality(found.commonality), "feature_commonality")
+
+
+def read_regions(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
+    """Read the tables of features of the chosen regions, with the scores that are asked for, the whole pictures' first.
+
+    Raises:
+        UserError: None of them is there.
+    """
+    wanted = [region for region in (FULL, CROP) if region in args.region]
+    there = [region for region in wanted if output_file(args.output_path, REGION_TABLES[region]).exists()]
+    frames = {}
+    for region in there or wanted[:1]:
+        frame = run.read_table(REGION_TABLES[region]).drop(columns="caveat", errors="ignore")
+        frames[region] = asked_scores(run, args, frame)
+    return frames

@@ -132,7 +132,8 @@ def _attribution_tile(output_path: Path) -> Block:
 def _feature_tile(output_path: Path) -> Block:
     path = output_file(output_path, "feature_correlations")
     frame = read_table(path, "feature_correlations")
-    frame = frame[frame["target"] == "memorability"].dropna(subset=["rho"])
+    frame = frame[frame["target"] == "memorability"]
+    frame = frame[frame["region"].isin(frame["region"].head(1))].dropna(subset=["rho"])
     row = _first(frame.iloc[frame["rho"].abs().argsort()[::-1]], path)
     return _rho_tile(
         row,

@@ -253,7 +253,8 @@ def _features(output_path: Path) -> list[Block]:
     """The features that go most with memorability."""
     path = output_file(output_path, "feature_correlations")
     frame = read_table(path, "feature_correlations")
-    frame = frame[frame["target"] == "memorability"].dropna(subset=["rho"])
+    frame = frame[frame["target"] == "memorability"]
+    frame = frame[frame["region"].isin(frame["region"].head(1))].dropna(subset=["rho"])
     top = frame.reindex(frame["rho"].abs().sort_values(ascending=False, kind="stable").index).head(
         TOP_FEATURES
     )
@@ -279,7 +280,7 @@ def _features(output_path: Path) -> list[Block]:
 def _feature_models(output_path: Path) -> list[Block]:
     """How well features predict memorability together, and what they add to error and distinctiveness."""
     path = output_file(output_path, "feature_model")
-    header = ["learner", "predictors", "model", "n", "ρ", "95 % interval", INTERVAL_SCALE, "R²", "gain in ρ"]
+    header = ["learner", "predictors", "model", "n", "ρ", "95 % interval", INTERVAL_SCALE, "q", "R²"]
     rows = [
         table_row(
             [
@@ -290,18 +291,56 @@ def _feature_models(output_path: Path) -> list[Block]:
                 show(row["rho"]),
                 show_range(row["ci_low"], row["ci_high"]),
                 drawn_interval(row),
+                show_p(row["q"]),
                 show(row["r2"]),
-                {"text": show(row["gain"]), "range": show_range(row["gain_ci_low"], row["gain_ci_high"])},
             ],
             texts=3,
         )
         for _, row in read_table(path, "feature_model").iterrows()
     ]
+    text = "Each image predicted once, by a fit without it or any image of its subcategory; ρ from ranks inside folds."
+    blocks = [table_block("All features together", [path.name], header, rows, text, texts=3)]
+    path = output_file(output_path, "feature_commonality")
+    if path.exists():
+        blocks.append(_commonality(path))
+    return blocks
+
+
+def _commonality(path: Path) -> Block:
+    """What each kind of measure explains that no other does."""
+    header = [
+        "model",
+        "kind of measure",
+        "n",
+        "alone",
+        "unique",
+        "95 % interval",
+        INTERVAL_SCALE,
+        "shared",
+        "q",
+    ]
+    rows = [
+        table_row(
+            [
+                row["model"],
+                row["block"],
+                f"{row['n']:,.0f}",
+                show(row["alone"], 3),
+                show(row["unique"], 3),
+                show_range(row["ci_low"], row["ci_high"], 3),
+                drawn_interval(row.rename({"unique": "rho"})),
+                show(row["shared"], 3),
+                show_p(row["q"]),
+            ],
+            texts=2,
+        )
+        for _, row in read_table(path, "feature_commonality").iterrows()
+    ]
     text = (
-        "Each image predicted once, by a fit without it. Gain: over reconstruction error and distinctiveness alone, "
-        "with the same learner."
+        "Shares of the variance of ranked memorability, what chance explains taken off. Unique: lost without the kind of "
+        "measure; shared: what it explains alone less that."
     )
-    return [table_block("All features together", [path.name], header, rows, text, texts=3)]
+    return table_block("What each kind of measure adds", [path.name], header, rows, text, texts=2)
 
 
 STAGE_BLOCKS: dict[str, tuple[Callable[[Path], list[Block]], ...]] = {
