@@ -3,7 +3,8 @@
 --train reads latents_<model>.npy and splits.csv, trains the MLP head on the training split, stops it on the
 validation split, and writes mlp_<model>.pth and mlp_history_<model>.csv (with --search also mlp_search.csv).
 --evaluate predicts the test split once, beside what the MLP has to beat, and writes mlp_metrics.csv,
-mlp_predictions.csv, mlp_curves.csv, mlp_calibration.csv and figures. Without a flag: both.
+mlp_predictions.csv, mlp_curves.csv, mlp_calibration.csv and figures, and the pairs of pictures that are almost the same
+in near_duplicates_<model>.csv. Without a flag: both.
 --predict scores files, folders, patterns, the path column of a CSV, or paths from standard input (-), and
 writes predictions.csv; it needs no more than the checkpoint and mlp_<model>.pth in the output folder.
 """
@@ -29,7 +30,7 @@ def non_negative_float(text: str) -> float:
 
 def get_parser() -> argparse.ArgumentParser:
     """Make the command line of this stage."""
-    parser = build_parser(__doc__, "data", "output", "models", "compute", "batch")
+    parser = build_parser(__doc__, "data", "output", "models", "compute", "cluster", "batch")
     steps = parser.add_argument_group("what to do (default: --train --evaluate)")
     steps.add_argument("--train", action="store_true", help="train the MLP head")
     steps.add_argument(
@@ -48,10 +49,23 @@ def get_parser() -> argparse.ArgumentParser:
         "--explain", action="store_true", help="with --predict: an attribution overlay per picture"
     )
     _training_flags(parser)
+    _evaluation_flags(parser)
+    return parser
+
+
+def _evaluation_flags(parser: argparse.ArgumentParser) -> None:
     judge = parser.add_argument_group("evaluation")
     judge.add_argument(
-        "--n-splits", type=positive_int, default=1, metavar="K", help="repeat over K seeded splits"
+        "--n-splits", type=positive_int, default=1, metavar="K",
+        help="repeat over K seeded splits (over K training seeds where the split is your own)",
+    )  # fmt: skip
+    judge.add_argument(
+        "--n-seeds", type=positive_int, default=1, metavar="K", help="train K heads in each split"
     )
+    judge.add_argument(
+        "--group-near-duplicates", action="store_true",
+        help="keep near-duplicates on one side of every split (give it to --train and to --evaluate)",
+    )  # fmt: skip
     judge.add_argument(
         "--resamples", type=non_negative_int, default=1000, help="bootstrap resamples of the intervals"
     )
@@ -74,7 +88,6 @@ def get_parser() -> argparse.ArgumentParser:
         default=HEADLINE_LOSS,
         help="reconstruction error used as a baseline",
     )
-    return parser
 
 
 def _training_flags(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from utils.prediction.evaluation import Split
+    from utils.prediction.partition import Split
 
 HEAD = "published head"
 GROUPS = ("colour", "texture", "structure")
@@ -170,7 +170,8 @@ def measure(args: argparse.Namespace) -> "pd.DataFrame":
     from models.checkpoints import load_autoencoder
     from utils.data.dataset import load_dataset
     from utils.data.splits import load_splits
-    from utils.prediction.evaluation import metric_table, split_positions
+    from utils.prediction.evaluation import metric_table
+    from utils.prediction.partition import split_positions
     from utils.pretraining.rival import fit_rival
     from utils.pretraining.stage import read_squares
     from utils.pretraining.training import score_held_out, scores_of_pixels

@@ -30,7 +30,10 @@ from utils.data.images import load_pixels
 from utils.data.scores import read_scores
 from utils.latents.codes import latent_file, row_checksums
 from utils.prediction import evaluation as judge
+from utils.prediction import predictors
 from utils.prediction import stage as mlp_stage
+from utils.prediction.curves import calibration_table, curve_table, training_percentile
+from utils.prediction.partition import Split
 from utils.prediction.scoring import Predictor, gather_paths, load_predictor, rank_scores
 
 STEM = "mem_vgg_autoencoder"
@@ -48,12 +51,15 @@ FAST = [
     "cpu",
 ]
 PREDICTORS = {
-    judge.MLP,
-    judge.CONSTANT,
-    judge.RIDGE,
-    judge.ERROR,
-    judge.DISTINCTIVENESS,
-    judge.TOGETHER,
+    predictors.MLP,
+    predictors.CONSTANT,
+    predictors.RIDGE,
+    predictors.ERROR,
+    predictors.DISTINCTIVENESS,
+    predictors.TOGETHER,
+    predictors.CATEGORY_MEAN,
+    predictors.SUBCATEGORY_MEAN,
+    predictors.RECOGNITION,
     judge.CEILING,
 }
 
@@ -178,17 +184,17 @@ def test_the_stage_writes_every_table_and_figure(trained):
     for name in PREDICTORS - {judge.CEILING}:
         assert expected <= set(alone.loc[alone["predictor"] == name, "metric"]), name
     rows = alone.set_index(["predictor", "metric"])
-    assert rows.loc[(judge.CONSTANT, "auc"), "value"] == 0.5
-    assert rows.loc[(judge.ERROR, "spearman"), "detail"].endswith("lpips-sq")
+    assert rows.loc[(predictors.CONSTANT, "auc"), "value"] == 0.5
+    assert rows.loc[(predictors.ERROR, "spearman"), "detail"].endswith("lpips-sq")
     assert {"mlp - ridge", "ridge - reconstruction-error"} <= set(metrics["predictor"])
     splits = read_table(trained / "splits.csv", "splits").set_index("image_id")["split"]
     predictions = read_table(trained / "mlp_predictions.csv", "mlp_predictions").set_index("image_id")
     assert predictions["split"].to_dict() == splits.to_dict()
     test = predictions[predictions["split"] == "test"]
     assert (rows["n"] == len(test)).all()
-    reported = rows.loc[(judge.MLP, "spearman"), "value"]
+    reported = rows.loc[(predictors.MLP, "spearman"), "value"]
     assert reported == pytest.approx(spearmanr(test["prediction"], test["memorability"]).statistic)
-    assert rows.loc[(judge.MLP, "mse"), "value"] == pytest.approx(
+    assert rows.loc[(predictors.MLP, "mse"), "value"] == pytest.approx(
         ((test["prediction"] - test["memorability"]) ** 2).mean()
     )
     history = read_table(trained / f"mlp_history_{STEM}.csv", "mlp_history")
@@ -307,7 +313,14 @@ def test_without_the_other_stages_their_baselines_are_left_out(output, pictures,
     output_file(output, "distinctiveness", STEM).unlink()
     stage("--data-dir", pictures, "--output-path", output, *FAST)
     found = set(read_table(output / "mlp_metrics.csv", "mlp_metrics")["predictor"])
-    assert found == {judge.MLP, judge.CONSTANT, judge.RIDGE, judge.CEILING, "mlp - ridge"}
+    recognition = {predictors.CATEGORY_MEAN, predictors.SUBCATEGORY_MEAN, predictors.RECOGNITION}
+    assert {name for name in found if " - " not in name} == recognition | {
+        predictors.MLP,
+        predictors.CONSTANT,
+        predictors.RIDGE,
+        judge.CEILING,
+    }
+    assert {"mlp - ridge", "mlp - subcategory-mean"} <= found
     assert "it is written by: python autoencoder_test.py" in caplog.text
 
 
@@ -358,7 +371,7 @@ def planted(strength, n=500, dims=32, seed=4):
 
 def mlp_rho(folder):
     metrics = read_table(folder / "mlp_metrics.csv", "mlp_metrics").set_index(["predictor", "metric"])
-    return metrics.loc[(judge.MLP, "spearman")], metrics
+    return metrics.loc[(predictors.MLP, "spearman")], metrics
 
 
 def test_a_planted_signal_is_reported_within_its_own_interval(many):
@@ -370,7 +383,7 @@ def test_a_planted_signal_is_reported_within_its_own_interval(many):
     truth = spearmanr(signal[test], scores[test]).statistic
     assert row["ci_low"] <= truth <= row["ci_high"]
     assert row["p"] < 1e-6
-    assert metrics.loc[(judge.RIDGE, "spearman"), "value"] == pytest.approx(truth, abs=0.05)
+    assert metrics.loc[(predictors.RIDGE, "spearman"), "value"] == pytest.approx(truth, abs=0.05)
     assert np.isnan(metrics.loc[(judge.CEILING, "spearman"), "value"])  # no counts, no ceiling
 
 
@@ -402,7 +415,7 @@ def test_a_marker_in_test_rows_changes_neither_head_nor_ridge(many):
     assert (folder / f"mlp_{STEM}.pth").read_bytes() == clean
     row, metrics = mlp_rho(folder)
     assert row["ci_low"] <= 0 <= row["ci_high"]
-    ridge = metrics.loc[(judge.RIDGE, "spearman")]
+    ridge = metrics.loc[(predictors.RIDGE, "spearman")]
     assert not ridge["ci_low"] > 0
 
 
@@ -452,9 +465,7 @@ def test_images_without_a_latent_code_are_named_or_fatal(many):
 def test_a_head_of_another_split_is_not_evaluated(output, pictures):
     stage("--train", "--data-dir", pictures, "--output-path", output, *FAST)
     (output / "splits.csv").unlink()
-    with pytest.raises(
-        UserError, match=r"was trained on other images than splits\.csv trains on now .*--train"
-    ):
+    with pytest.raises(UserError, match=r"was trained on other images than are trained on now .*--train"):
         stage("--evaluate", "--data-dir", pictures, "--output-path", output, *FAST, "--seed", "5")
     with pytest.raises(UserError, match="was trained on the score column memorability_w_fa_correction, but"):
         stage(
@@ -729,7 +740,7 @@ def test_percentiles_equal_scipys_mean_rank():
     training = np.array([0.2, 0.4, 0.4, 0.9])
     predicted = np.array([0.1, 0.2, 0.3, 0.4, 1.0])
     expected = [percentileofscore(training, value, kind="mean") for value in predicted]
-    np.testing.assert_allclose(judge.training_percentile(predicted, training), expected)
+    np.testing.assert_allclose(training_percentile(predicted, training), expected)
     assert expected == [0.0, 12.5, 25.0, 50.0, 100.0]
 
 
@@ -745,7 +756,7 @@ def test_curves_equal_scikit_learns():
     rng = np.random.default_rng(0)
     above = rng.random(300) < 0.4
     predicted = np.round(above + rng.normal(size=300), 1)  # with ties
-    table = judge.curve_table(above, predicted, 50, 0)
+    table = curve_table(above, predicted, 50, 0)
     false_rate, true_rate, _ = roc_curve(above, predicted, drop_intermediate=False)
     roc = table[table["curve"] == "roc"]
     inside = roc[(roc["x"] > 0) & (roc["x"] < 1)]
@@ -760,11 +771,11 @@ def test_curves_equal_scikit_learns():
 
 def test_calibration_groups_are_deciles_of_the_prediction():
     observed = np.arange(100) / 100
-    table = judge.calibration_table(observed, observed**2, 100, 0)
+    table = calibration_table(observed, observed**2, 100, 0)
     assert table["n"].tolist() == [10] * 10
     np.testing.assert_allclose(table["observed_mean"], np.arange(10) / 10 + 0.045)
     assert ((table["ci_low"] < table["observed_mean"]) & (table["observed_mean"] < table["ci_high"])).all()
-    assert len(judge.calibration_table(observed[:12], observed[:12], 10, 0)) == 4
+    assert len(calibration_table(observed[:12], observed[:12], 10, 0)) == 4
 
 
 @pytest.mark.parametrize(
@@ -795,11 +806,11 @@ def test_the_three_together_are_not_fooled_by_the_ridges_fit_of_its_own_training
     latents = rng.normal(size=(n, 400)).astype(np.float32)
     error = rng.normal(size=n)
     scores = 0.6 + 0.05 * error + 0.05 * rng.normal(size=n)
-    split = judge.Split(0, 0, *np.split(np.arange(n), [180, 210]))
-    measures = pd.DataFrame({judge.ERROR: error, judge.DISTINCTIVENESS: rng.normal(size=n)})
-    found = judge.predict_with_all(latents, scores, split, build_mlp(400).eval(), measures)
+    split = Split(0, 0, *np.split(np.arange(n), [180, 210]))
+    measures = pd.DataFrame({predictors.ERROR: error, predictors.DISTINCTIVENESS: rng.normal(size=n)})
+    found = predictors.predict_with_all(latents, scores, split, build_mlp(400).eval(), measures)
     test = split.test
-    alone = spearmanr(found.values[judge.ERROR][test], scores[test]).statistic
-    together = spearmanr(found.values[judge.TOGETHER][test], scores[test]).statistic
+    alone = spearmanr(found.values[predictors.ERROR][test], scores[test]).statistic
+    together = spearmanr(found.values[predictors.TOGETHER][test], scores[test]).statistic
     assert alone > 0.5
     assert together > alone - 0.1

@@ -23,7 +23,8 @@ from utils.core.tables import output_file
 from utils.data.dataset import load_dataset
 from utils.data.splits import load_splits
 from utils.latents.codes import command_for, is_foreign, open_latents
-from utils.prediction.evaluation import DISTINCTIVENESS, ERROR, Split, split_positions
+from utils.prediction.partition import Split, split_positions
+from utils.prediction.predictors import DISTINCTIVENESS, ERROR
 from utils.prediction.ridge import check_finite
 
 
@@ -45,6 +46,8 @@ class PredictionData:
         error_measure: The loss used as reconstruction error; empty when there is none.
         score_column: Where the scores came from.
         dataset_name: Name of the data set.
+        own_split: Whether the split is the user's own (column ``split``), which no other may replace.
+        split_by: What stays together in further splits (``--split-by``).
     """
 
     stem: str
@@ -59,6 +62,8 @@ class PredictionData:
     error_measure: str
     score_column: str
     dataset_name: str
+    own_split: bool
+    split_by: str | None
 
 
 def load_prediction_data(run: Run, args: Namespace, checkpoint: Path) -> PredictionData:
@@ -111,6 +116,8 @@ def load_prediction_data(run: Run, args: Namespace, checkpoint: Path) -> Predict
         error_measure,
         dataset.score_column,
         dataset.name,
+        bool((dataset.table["split"].astype(str) != "").all()),
+        dataset.split_by,
     )
 
 

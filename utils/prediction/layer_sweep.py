@@ -21,7 +21,7 @@ from utils.core.processes import alone, is_main_rank
 from utils.core.tables import output_file, read_table
 from utils.data.splits import load_splits
 from utils.latents.codes import CodeSet, open_latents
-from utils.prediction.evaluation import split_positions
+from utils.prediction.partition import split_positions
 from utils.prediction.ridge import fit_ridge
 from utils.statistics.clusters import find_clusters
 from utils.statistics.resampling import Resampler, correlate_resampled

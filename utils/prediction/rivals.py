@@ -17,7 +17,8 @@ from utils.data.image_lists import read_image_ids
 from utils.latents.codes import open_latents
 from utils.latents.foreign_codes import match_names
 from utils.prediction.data import PredictionData
-from utils.prediction.evaluation import CEILING, MLP, RIDGE, difference_rows, metric_table
+from utils.prediction.evaluation import CEILING, difference_rows, metric_table
+from utils.prediction.predictors import MLP, RIDGE
 from utils.prediction.ridge import fit_ridge
 from utils.prediction.rival_adapters import ADAPTERS, run_adapter
 
@@ -172,7 +173,12 @@ def _ridge_on(args: Namespace, data: PredictionData, name: str) -> pd.Series:
 
 
 def rival_rows(
-    test: pd.DataFrame, rivals: Sequence[Rival], threshold: float, resamples: int, seed: int
+    test: pd.DataFrame,
+    rivals: Sequence[Rival],
+    threshold: float,
+    resamples: int,
+    seed: int,
+    cluster: str | None = None,
 ) -> pd.DataFrame:
     """Evaluate rivals on the test images.
 
@@ -182,6 +188,7 @@ def rival_rows(
         threshold: Median training score.
         resamples: Bootstrap resamples.
         seed: Seed of the resamples.
+        cluster: ``--cluster``: what is resampled together.
 
     Returns:
         Rows of ``mlp_metrics.csv``: every metric of each rival, and ``mlp - rival`` and ``ridge - rival`` on the images
@@ -194,9 +201,9 @@ def rival_rows(
         test[rival.column] = test["image_id"].map(rival.scores)
         details[rival.column] = _detail(rival, test)
     names = [rival.column for rival in rivals]
-    rows = metric_table(test, names, threshold, resamples, seed)
+    rows = metric_table(test, names, threshold, resamples, seed, cluster)
     pairs = [(ours, name) for name in names for ours in (MLP, RIDGE)]
-    differences = difference_rows(test, [*names, MLP, RIDGE], resamples, seed, pairs)
+    differences = difference_rows(test, [*names, MLP, RIDGE], resamples, seed, cluster, pairs)
     rows = pd.concat([rows[rows["predictor"] != CEILING], differences], ignore_index=True)
     return rows.assign(detail=rows["predictor"].map(lambda name: details[name.split(" - ")[-1]]))
 

@@ -349,7 +349,7 @@ def rank_scores(scored: pd.DataFrame, training_scores: NDArray) -> pd.DataFrame:
     Returns:
         ``path, memorability, percentile, rank``, the most memorable first; equal scores by path.
     """
-    from utils.prediction.evaluation import training_percentile
+    from utils.prediction.curves import training_percentile
 
     table = scored.rename(columns={"image_id": "path"})[["path", "memorability"]]
     table = table.sort_values(["memorability", "path"], ascending=[False, True], ignore_index=True)

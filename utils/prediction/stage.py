@@ -1,7 +1,7 @@
 """The work of ``mlp_predict.py``: fit a head, keep it with what scoring needs, evaluate, write, draw, score."""
 
 from argparse import Namespace
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,12 @@ from utils.latents.codes import find_code_models
 from utils.prediction import evaluation as judge
 from utils.prediction import figures as mlp_figures
 from utils.prediction.contact_sheet import write_contact_sheet
+from utils.prediction.curves import calibration_table, curve_table, training_percentile
 from utils.prediction.data import PredictionData, load_prediction_data, training_digest
+from utils.prediction.near_duplicates import find_near_duplicates, group_near_duplicates
+from utils.prediction.partition import Split, repeated_splits
+from utils.prediction.predictors import ERROR, MLP, RIDGE, Predictions, predict_with_all
+from utils.prediction.repeats import over_splits
 from utils.prediction.ridge import fit_standardisation
 from utils.prediction.rivals import gather_rivals, rival_rows
 from utils.prediction.scoring import (
@@ -35,10 +40,12 @@ from utils.prediction.scoring import (
 from utils.prediction.training import (
     TrainingResult,
     TrainingSettings,
+    predict_rows,
     search_mlp,
     settings_grid,
     train_mlp,
 )
+from utils.statistics.correlation_tables import find_clusters
 
 SHOWN_MISSES = 6
 PREPROCESSING = "EXIF applied, RGB, short side to image_size (bilinear, antialiased), centre crop, [0, 1]"
@@ -50,19 +57,23 @@ class Evaluation:
 
     Attributes:
         predictions: Of every predictor for every row of the latent matrix.
-        test: The test images with their predictions.
+        predictors: Those that are judged.
+        test: The test images that all of them know, with their predictions.
         metrics: Rows of ``mlp_metrics.csv``, without the columns over splits.
         threshold: Median training score, the cut between above and below.
         resamples: Bootstrap resamples behind the intervals.
         seed: Seed of the resamples.
+        cluster: What is resampled together (``--cluster``).
     """
 
-    predictions: judge.Predictions
+    predictions: Predictions
+    predictors: list[str]
     test: pd.DataFrame
     metrics: pd.DataFrame
     threshold: float
     resamples: int
     seed: int
+    cluster: str | None
 
 
 # ---------------------------------------------------------------------- training
@@ -83,7 +94,7 @@ def settings_of(args: Namespace) -> TrainingSettings:
 
 
 def fit_head(
-    data: PredictionData, split: judge.Split, settings: TrainingSettings, search: bool, device: torch.device
+    data: PredictionData, split: Split, settings: TrainingSettings, search: bool, device: torch.device
 ) -> tuple[TrainingResult, list[dict[str, Any]]]:
     """Train a head on one split, after a search over the grid if asked for.
 
@@ -151,8 +162,8 @@ def load_head(args: Namespace, data: PredictionData) -> tuple[MemorabilityMLP, d
         )
     if meta.get("split_sha256") != training_digest(data, data.split):
         raise UserError(
-            f"{path} was trained on other images than splits.csv trains on now (another split, data set or --limit), so "
-            "its test images may be among them. Train it again with: python mlp_predict.py --train"
+            f"{path} was trained on other images than are trained on now (another split, data set or --limit, or "
+            "--group-near-duplicates), so its test images may be among them. Train again: python mlp_predict.py --train"
         )
     return head, meta
 
@@ -161,37 +172,73 @@ def load_head(args: Namespace, data: PredictionData) -> tuple[MemorabilityMLP, d
 
 
 def evaluate_split(
-    data: PredictionData, split: judge.Split, head: MemorabilityMLP, resamples: int, seed: int
+    data: PredictionData, split: Split, head: MemorabilityMLP, resamples: int, seed: int, cluster: str | None
 ) -> Evaluation:
     """Fit the baselines on a split's training rows and evaluate everything on its test rows."""
     standardisation = fit_standardisation(data.latents, split.train)
-    predictions = judge.predict_with_all(
-        data.latents, data.scores, split, head, data.measures, standardisation, seed
+    groups = data.images.set_index("position")[["category", "subcategory"]].reindex(range(len(data.latents)))
+    predictions = predict_with_all(
+        data.latents, data.scores, split, head, data.measures, standardisation, seed, groups
     )
-    if data.error_measure and judge.ERROR in predictions.details:
-        predictions.details[judge.ERROR] += f", {data.error_measure}"
+    if data.error_measure and ERROR in predictions.details:
+        predictions.details[ERROR] += f", {data.error_measure}"
     test = data.images[data.images["position"].isin(split.test)].reset_index(drop=True)
     test = pd.concat([test, predictions.values.iloc[test["position"]].reset_index(drop=True)], axis=1)
+    test, names = judge.common_images(test, list(predictions.values.columns))
     threshold = float(np.median(data.scores[split.train]))
-    names = list(predictions.values.columns)
-    metrics = judge.metric_table(test, names, threshold, resamples, seed)
-    metrics = pd.concat([metrics, judge.difference_rows(test, names, resamples, seed)], ignore_index=True)
+    metrics = pd.concat(
+        [
+            judge.metric_table(test, names, threshold, resamples, seed, cluster),
+            judge.difference_rows(test, names, resamples, seed, cluster),
+        ],
+        ignore_index=True,
+    )
     metrics["detail"] = metrics["predictor"].map(predictions.details).fillna("")
-    return Evaluation(predictions, test, metrics, threshold, resamples, seed)
+    metrics = judge.add_family_q(metrics)
+    return Evaluation(predictions, names, test, metrics, threshold, resamples, seed, cluster)
 
 
-def further_splits(data: PredictionData, args: Namespace) -> list[judge.Split]:
-    """The splits of ``--n-splits`` after that of ``splits.csv``."""
-    table = data.images[["category", "subcategory", "group", "source", "memorability"]]
-    return judge.repeated_splits(
-        table, data.images["position"].to_numpy(), args.n_splits - 1, args.seed, args.split_by
+def evaluate_again(data: PredictionData, evaluation: Evaluation, head: MemorabilityMLP) -> pd.DataFrame:
+    """Evaluate another head on the same test images: its own metrics and its differences from the other predictors."""
+    test = evaluation.test
+    test = test.assign(**{MLP: predict_rows(head, data.latents, test["position"].to_numpy())})
+    arguments = (0, evaluation.seed, evaluation.cluster)
+    own = judge.metric_table(test, [MLP], evaluation.threshold, *arguments)
+    differences = judge.difference_rows(test, evaluation.predictors, *arguments)
+    return pd.concat(
+        [own[own["predictor"] == MLP], differences[differences["predictor"].str.startswith(f"{MLP} - ")]],
+        ignore_index=True,
     )
 
 
-def split_rows(metrics: pd.DataFrame, split: judge.Split) -> pd.DataFrame:
-    """Rows of ``mlp_splits.csv`` for one split."""
+def further_splits(data: PredictionData, args: Namespace) -> list[Split]:
+    """The splits of ``--n-splits`` after that of ``splits.csv``; none beside a user's own."""
+    if data.own_split:
+        return []
+    table = data.images[["category", "subcategory", "group", "source", "memorability"]]
+    return repeated_splits(
+        table, data.images["position"].to_numpy(), args.n_splits - 1, args.seed, data.split_by
+    )
+
+
+def training_seeds(data: PredictionData, args: Namespace) -> int:
+    """How many heads are trained in each split; a user's own split is repeated over seeds, for it is not drawn again."""
+    if not data.own_split or args.n_splits == 1:
+        return args.n_seeds
+    seeds = max(args.n_seeds, args.n_splits)
+    log.info(
+        "The split is your own (column split) and stays: --n-splits %d trains %d heads from different seeds on it. They say "
+        "nothing about other splits, so there is no interval over splits.",
+        args.n_splits,
+        seeds,
+    )
+    return seeds
+
+
+def split_rows(metrics: pd.DataFrame, split: Split, mlp_seed: int) -> pd.DataFrame:
+    """Rows of ``mlp_splits.csv`` for one split and training seed."""
     rows = metrics[["predictor", "metric", "value", "n"]]
-    return rows.assign(split_number=split.number, split_seed=split.seed)
+    return rows.assign(split_number=split.number, split_seed=split.seed, mlp_seed=mlp_seed)
 
 
 def replace_model_rows(run: Run, table: str, rows: pd.DataFrame | list[dict], model: str) -> None:
@@ -216,28 +263,32 @@ def write_evaluation(
 ) -> None:
     """Write the tables of an evaluation."""
     by_split = pd.concat(splits, ignore_index=True)
-    metrics = evaluation.metrics.merge(
-        judge.over_splits(by_split), on=["predictor", "metric"], how="left", validate="one_to_one"
+    share = len(data.split.test) / len(data.split.train)
+    summary = over_splits(by_split, share)
+    # Only a difference can be 0 in a way that means something.
+    summary["p_over_splits"] = summary["p_over_splits"].where(
+        summary["predictor"].str.contains(" - ", regex=False)
     )
+    metrics = evaluation.metrics.merge(summary, on=["predictor", "metric"], how="left", validate="one_to_one")
     replace_model_rows(run, "mlp_metrics", metrics, data.stem)
-    replace_model_rows(run, "mlp_splits", by_split if args.n_splits > 1 else [], data.stem)
+    replace_model_rows(run, "mlp_splits", by_split if len(splits) > 1 else [], data.stem)
     replace_model_rows(run, "mlp_predictions", _prediction_rows(data, evaluation), data.stem)
     observed = evaluation.test["memorability"].to_numpy(float)
-    predicted = evaluation.test[judge.MLP].to_numpy(float)
-    calibration = judge.calibration_table(observed, predicted, evaluation.resamples, evaluation.seed)
-    replace_model_rows(run, "mlp_calibration", calibration, data.stem)
+    predicted = evaluation.test[MLP].to_numpy(float)
+    codes = find_clusters(evaluation.test, evaluation.cluster).codes(evaluation.test)
+    drawn = (evaluation.resamples, evaluation.seed, codes)
+    replace_model_rows(run, "mlp_calibration", calibration_table(observed, predicted, *drawn), data.stem)
     above = observed > evaluation.threshold
-    curves = judge.curve_table(above, predicted, evaluation.resamples, evaluation.seed)
-    replace_model_rows(run, "mlp_curves", curves, data.stem)
+    replace_model_rows(run, "mlp_curves", curve_table(above, predicted, *drawn), data.stem)
 
 
 def _prediction_rows(data: PredictionData, evaluation: Evaluation) -> pd.DataFrame:
     values = evaluation.predictions.values.iloc[data.images["position"]].reset_index(drop=True)
     columns = ["image_id", "category", "subcategory", "split", "memorability"]
     return data.images[columns].assign(
-        prediction=values[judge.MLP],
-        ridge=values[judge.RIDGE],
-        percentile=judge.training_percentile(values[judge.MLP], data.scores[data.split.train]),
+        prediction=values[MLP],
+        ridge=values[RIDGE],
+        percentile=training_percentile(values[MLP], data.scores[data.split.train]),
     )
 
 
@@ -251,7 +302,7 @@ def summary(metrics: pd.DataFrame) -> str:
             continue
         interval = f"   [{row.ci_low:.3f}, {row.ci_high:.3f}]" if np.isfinite(row.ci_low) else ""
         lines.append(f"{row.predictor:<36}{row.value:>9.3f}{interval}")
-    return "\n".join([*lines, judge.verdict(metrics)])
+    return "\n".join([*lines, judge.verdict(metrics), judge.recognition_verdict(metrics)]).rstrip()
 
 
 # ---------------------------------------------------------------------- figures
@@ -319,6 +370,10 @@ def learn(run: Run, args: Namespace) -> None:
             data = load_prediction_data(run, args, checkpoint or args.output_path / f"{stem}.pth")
             check_image_size(args, data.image_size, f"latents_{data.stem}.npy")
             run.count(images=len(data.images))
+            if args.evaluate or args.group_near_duplicates:
+                pairs = find_near_duplicates(run, args, data)
+                if args.group_near_duplicates:
+                    data = group_near_duplicates(data, pairs)
             if args.train:
                 train(run, args, data)
             if args.evaluate:
@@ -343,16 +398,25 @@ def evaluate(run: Run, args: Namespace, data: PredictionData) -> None:
     """Evaluate the saved head and the baselines on the test split; write tables and figures."""
     head, meta = load_head(args, data)
     run.note_caveats(meta.get("caveats", []))
-    evaluation = evaluate_split(data, data.split, head, args.resamples, args.seed)
-    rivals = rival_rows(
-        evaluation.test, gather_rivals(args, data), evaluation.threshold, args.resamples, args.seed
-    )
-    evaluation.metrics = pd.concat([evaluation.metrics, rivals], ignore_index=True)
-    splits = [split_rows(evaluation.metrics, data.split)]
-    for split in further_splits(data, args):
-        result, _ = fit_head(data, split, *saved_settings(meta), run.device)
-        again = evaluate_split(data, split, result.model, 0, args.seed)
-        splits.append(split_rows(again.metrics, split))
+    settings, searched = saved_settings(meta)
+    evaluation = evaluate_split(data, data.split, head, args.resamples, args.seed, args.cluster)
+    drawn = (evaluation.threshold, args.resamples, args.seed, args.cluster)
+    rivals = rival_rows(evaluation.test, gather_rivals(args, data), *drawn)
+    evaluation.metrics = judge.add_family_q(pd.concat([evaluation.metrics, rivals], ignore_index=True))
+    splits = [split_rows(evaluation.metrics, data.split, settings.seed)]
+    seeds = training_seeds(data, args)
+    for split in (data.split, *further_splits(data, args)):
+        of_split = evaluation if split is data.split else None
+        for seed in range(settings.seed, settings.seed + seeds):
+            if of_split is evaluation and seed == settings.seed:
+                continue  # the saved head
+            result, _ = fit_head(data, split, replace(settings, seed=seed), searched, run.device)
+            if of_split is None:
+                of_split = evaluate_split(data, split, result.model, 0, args.seed, args.cluster)
+                rows = of_split.metrics
+            else:
+                rows = evaluate_again(data, of_split, result.model)
+            splits.append(split_rows(rows, split, seed))
     write_evaluation(run, args, data, evaluation, splits)
     draw_evaluation(run, args, data, evaluation)
     log.info("%s", summary(evaluation.metrics))

@@ -64,40 +64,91 @@ TABLES: dict[str, Table] = {
             text(
                 "predictor",
                 "mlp; constant (mean training score); ridge (on the same latents); reconstruction-error and "
-                "distinctiveness (a line each); ridge+error+distinctiveness; noise-ceiling; rival: NAME (--rival); 'a - b': a "
-                "difference",
+                "distinctiveness (a line each); ridge+error+distinctiveness; category-mean and subcategory-mean (of the "
+                "training scores); ridge+category+subcategory (stacked); noise-ceiling; rival: NAME (--rival); "
+                "'a - b': a difference",
             ),
-            text("metric", "spearman, spearman_within_category, mse, mae, r2, auc, ap, accuracy, ..."),
+            text(
+                "metric",
+                "spearman, spearman_within_category, spearman_within_subcategory, mse, mae, r2, calibration_slope, "
+                "calibration_intercept, auc, ap, accuracy, ...",
+            ),
             estimate("value", "the metric on the test split"),
-            *interval("the 95 % percentile bootstrap interval"),
-            estimate("p", "p value of a correlation or a difference, two-sided"),
-            integer("n", "test images"),
+            *interval(
+                "the 95 % interval, clusters resampled whole (AP and R2 of fewer than 100 of them: BCa; fewer than 50 "
+                "clusters: jackknife)"
+            ),
+            estimate(
+                "p", "two-sided p of a correlation (cluster-robust) or of a difference (resampled clusters)"
+            ),
+            estimate(
+                "q",
+                "Benjamini-Hochberg q over the predictors of one metric, or over the differences, of one model",
+            ),
+            *interval("the 95 % interval if all images were independent", suffix="_independent"),
+            estimate("p_independent", "two-sided p if all images were independent"),
+            integer("n", "test images, the same for all predictors"),
+            text("cluster", "what is resampled together: subcategory, group or image"),
+            integer("clusters", "how many of them"),
             *resampling("bootstrap resamples (noise-ceiling: random halves)", "seed of the resamples"),
             text(
                 "detail",
                 "what the predictor is: settings, ridge strength, loss; of a rival, its file and whether it was trained on test images",
                 nullable=True,
             ),
-            integer("n_splits", "seeded splits the next two columns are over (--n-splits)"),
-            estimate("mean_over_splits", "mean of the metric over the splits"),
+            integer(
+                "n_splits", "seeded splits the next columns are over (--n-splits); 1 for a user's own split"
+            ),
+            integer("n_seeds", "training seeds of the MLP in each split (--n-seeds)"),
+            estimate("mean_over_splits", "mean of the metric over the splits, seeds averaged in each"),
             estimate("sd_over_splits", "standard deviation over the splits (n - 1)"),
+            *interval(
+                "the 95 % interval of that mean, corrected for images that splits share (Nadeau & Bengio 2003)",
+                suffix="_over_splits",
+            ),
+            estimate(
+                "p_over_splits", "two-sided p of a mean difference of 0 by the corrected t; differences only"
+            ),
+            estimate("sd_over_seeds", "standard deviation over the seeds inside a split, pooled"),
         ),
         key=("model", "predictor", "metric"),
     ),
     "mlp_splits": Table(
         "mlp_splits.csv",
         "python mlp_predict.py --n-splits K",
-        "The test metrics of each of K seeded splits; split 0 is that of splits.csv.",
+        "The test metrics of each of K seeded splits and each training seed; split 0 is that of splits.csv.",
         (
             MODEL,
             integer("split_number", "0 for splits.csv, then 1, 2, ..."),
             integer("split_seed", "seed the split was drawn from"),
+            integer("mlp_seed", "seed the MLP was trained from"),
             text("predictor", "as in mlp_metrics.csv"),
             text("metric", "as in mlp_metrics.csv"),
             estimate("value", "the metric on that split's test images"),
             integer("n", "test images"),
         ),
-        key=("model", "split_number", "predictor", "metric"),
+        key=("model", "split_number", "mlp_seed", "predictor", "metric"),
+    ),
+    "near_duplicates": Table(
+        "near_duplicates_{model}.csv",
+        "python mlp_predict.py --evaluate",
+        "Pairs of pictures that are almost the same, by a perceptual hash of the picture or by their latent codes; those that "
+        "stand in different splits first. --group-near-duplicates keeps each family on one side.",
+        (
+            IMAGE_ID,
+            text("other_image_id", "the picture it resembles"),
+            SPLIT,
+            text("other_split", "split of the other picture"),
+            boolean("across_splits", "whether the two stand in different splits (of splits.csv)"),
+            text("found_by", "hash, codes, or hash and codes"),
+            estimate("hash_bits", "differing bits of 63 of the hashes; 6 or fewer: found by hash"),
+            real(
+                "code_distance",
+                "distance of the codes in units of the median distance to the nearest other code; 0.5 or less: found by codes",
+            ),
+            integer("family", "number of the set of pictures that hang together through pairs"),
+        ),
+        key=("image_id", "other_image_id"),
     ),
     "mlp_predictions": Table(
         "mlp_predictions.csv",
