@@ -110,7 +110,9 @@ def test_halves_of_simulated_responses_give_the_ceiling_of_the_truth():
 def test_halves_without_signal_and_halves_that_do_not_fit():
     rng = np.random.default_rng(0)
     against = rng.normal(size=(50, 1))
-    assert np.isnan(ceiling_from_halves(against, -against)["ceiling"])
+    noisy = rng.normal(size=(50, 1)) - against
+    assert ceiling_from_halves(against, noisy)["half_rho"] < 0
+    assert np.isnan([ceiling_from_halves(against, noisy)[name] for name in ("reliability", "ceiling")]).all()
     with pytest.raises(ValueError, match=r"got \(50, 1\) and \(50, 2\)"):
         ceiling_from_halves(against, rng.normal(size=(50, 2)))
     with pytest.raises(ValueError, match="a split at least"):
