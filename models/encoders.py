@@ -399,10 +399,13 @@ def _load_openclip(name: str, rest: str, weights: Path | str | None) -> ImageEnc
         )
     model: Any
     if weights is None:
+        source = clip.get_pretrained_cfg(architecture, tag)
         model = _published(
             name,
             lambda: clip.create_model(architecture, pretrained=tag),
-            f"{architecture} {tag} (its open_clip file)",
+            f"open_clip_model.safetensors of {source['hf_hub']}"
+            if source.get("hf_hub")
+            else str(source.get("url")),
         )
     else:
         model = clip.create_model(architecture, pretrained=None)

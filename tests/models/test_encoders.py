@@ -223,3 +223,33 @@ def test_an_open_clip_tower_is_its_image_encoder(tmp_path):
     assert encoder.has_class_token("transformer.resblocks.1")
     with pytest.raises(UserError, match="with a tag among"):
         load_encoder("openclip:ViT-B-32:nonsense")
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "create", "file"),
+    [
+        ("timm:test_vit", "timm", "create_model", "timm/test_vit.r160_in1k (model.safetensors)"),
+        (
+            "openclip:ViT-B-32:laion2b_s34b_b79k",
+            "open_clip",
+            "create_model",
+            "open_clip_model.safetensors of laion/CLIP-ViT-B-32",
+        ),
+    ],
+)
+def test_hub_weights_that_are_not_cached_name_the_file_and_the_cache(
+    monkeypatch, name, package, create, file
+):
+    module = pytest.importorskip(package)
+    real = getattr(module, create)
+
+    def offline(*arguments, pretrained=None, **options):
+        if pretrained:
+            raise OSError("no network")
+        return real(*arguments, pretrained=pretrained, **options)
+
+    monkeypatch.setattr(module, create, offline)
+    with pytest.raises(UserError) as caught:
+        load_encoder(name)
+    for word in (file, "huggingface", "--encoder-weights FILE", "OSError: no network"):
+        assert word in str(caught.value)
