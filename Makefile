@@ -12,7 +12,7 @@ help:
 	@echo "make demo       environment, then the whole study on the embedded sample (output: ./demo_output)"
 	@echo "make test       environment, then the tests"
 	@echo "make test-long  the tests that take minutes"
-	@echo "make lint       the linter"
+	@echo "make lint       the linter and the type checker"
 	@echo "make install    the environment alone ($(VENV))"
 	@echo "make clean      remove the demo's output and caches (not $(VENV))"
 
@@ -44,6 +44,7 @@ test-long: $(DEV_STAMP)
 lint: $(DEV_STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 clean:
 	rm -rf demo_output .pytest_cache .ruff_cache

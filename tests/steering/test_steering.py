@@ -394,4 +394,4 @@ def test_scores_of_another_predictor_find_their_pictures(tmp_path):
 )
 def test_budgets_that_leave_nothing_are_refused(budgets, lpips, message):
     with pytest.raises(UserError, match=message):
-        stage.check_budgets(Namespace(psnr_budget=budgets, lpips_budget=lpips))
+        stage.check_budgets(Namespace(psnr_budget=budgets, lpips_budget=lpips, weights="pretrained"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,15 @@ MEANT_THE_SAME = 0.5
 """Below this median rho two baselines explain different things: they share less than a quarter of their rank variance."""
 
 
-def agreement_table(maps: Mapping[str, np.ndarray], image_ids: Sequence[str]) -> pd.DataFrame:
+class MapRows(Protocol):
+    """Whatever gives the map of a row: an array, a memory map, or rows read in another order."""
+
+    def __getitem__(self, position: int, /) -> np.ndarray:
+        """Return (H, W)."""
+        ...
+
+
+def agreement_table(maps: Mapping[str, MapRows], image_ids: Sequence[str]) -> pd.DataFrame:
     """Compare the maps that different baselines give the same images.
 
     Args:

@@ -20,7 +20,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from models.score_network import prepare_network
+from models.score_network import ScoreNetwork, prepare_network
 from utils.attribution.gradients import (
     EXPECTED,
     AttributionSettings,
@@ -111,7 +111,8 @@ def perturbation_curves(
     Returns:
         The curves.
     """
-    grid = patch_grid(*attribution.shape, patch)
+    height, width = attribution.shape
+    grid = patch_grid(height, width, patch)
     mass = np.bincount(grid.ravel(), weights=attribution.ravel().astype(np.float64))
     generator = np.random.default_rng(seed)
     down = np.argsort(-mass, kind="stable")
@@ -150,7 +151,7 @@ def _scores_along(
 # ---------------------------------------------------------------------------- random weights
 
 
-def _parts(network: nn.Module) -> list[tuple[str, nn.Module]]:
+def _parts(network: ScoreNetwork) -> list[tuple[str, nn.Module]]:
     """Name the network's parts from the output to the input: the head, then the encoder's blocks."""
     return [("head", network.head), *reversed(list(network.encoder.named_children()))]
 
@@ -169,7 +170,7 @@ def shuffle_weights(module: nn.Module, seed: int) -> None:
                 tensor.copy_(tensor.flatten()[order].view_as(tensor))
 
 
-def randomised_networks(network: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
+def randomised_networks(network: ScoreNetwork, seed: int) -> Iterator[tuple[str, nn.Module]]:
     """Yield copies with more and more weights shuffled, from the output to the input.
 
     Args:
@@ -229,7 +230,7 @@ class Checks:
 
 
 def check_attributions(
-    network: nn.Module,
+    network: ScoreNetwork,
     images: Tensor,
     image_ids: Sequence[str],
     settings: AttributionSettings,

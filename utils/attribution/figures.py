@@ -296,8 +296,9 @@ def _draw_mean_of(maps: np.ndarray, path: Path, model: str, caveat: str) -> Path
 def _explanation(row: pd.Series, path: Path) -> Explanation:
     from utils.attribution.gradients import Explanation
 
-    numbers = (row["memorability"], row["prediction"], row["baseline_prediction"], row["convergence_delta"])
-    return Explanation(row["image_id"], path, *map(float, numbers), bool(row["converged"]))
+    names = ("memorability", "prediction", "baseline_prediction", "convergence_delta")
+    observed, prediction, baseline, delta = (float(row[name]) for name in names)
+    return Explanation(row["image_id"], path, observed, prediction, baseline, delta, bool(row["converged"]))
 
 
 # ---------------------------------------------------------------------------------------------- the checks

@@ -290,6 +290,8 @@ def _attribute_chunk(
         pending = np.flatnonzero(~result.converged)
         if not len(pending):
             break
+    if result is None:
+        raise ValueError(f"expected max_doublings of at least 0, got {settings.max_doublings}")
     return result
 
 
@@ -426,5 +428,7 @@ class Explanation:
         cls, name: str, path: Path, found: Attributions, index: int, observed: float | None
     ) -> Explanation:
         """Take the numbers of one image out of a batch's attributions."""
-        numbers = (found.prediction[index], found.baseline_prediction[index], found.delta[index])
-        return cls(name, path, observed, *map(float, numbers), bool(found.converged[index]))
+        prediction, baseline, delta = (
+            float(values[index]) for values in (found.prediction, found.baseline_prediction, found.delta)
+        )
+        return cls(name, path, observed, prediction, baseline, delta, bool(found.converged[index]))

@@ -78,7 +78,8 @@ def region_frame(
 
     rows = []
     for image_id, attribution in zip(image_ids, maps, strict=True):
-        known = cache is not None and image_id in cache
-        masks = region_masks(cache, image_id, attribution.shape[-1], min_score) if known else {}
+        masks = {}
+        if cache is not None and image_id in cache:
+            masks = region_masks(cache, image_id, attribution.shape[-1], min_score)
         rows.append(region_row(np.asarray(attribution, dtype=np.float32), masks))
     return pd.DataFrame(rows, columns=list(REGION_COLUMNS), dtype=np.float64)

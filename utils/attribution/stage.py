@@ -78,7 +78,9 @@ def load_references(args: Namespace, images: pd.DataFrame, network: nn.Module) -
         return None
     pool = images[images["split"] == TRAIN].reset_index(drop=True)
     order = np.random.default_rng(args.seed).permutation(len(pool))
-    load, names, pixels = picture_reader(network, args.image_size), [], []
+    load = picture_reader(network, args.image_size)
+    names: list[str] = []
+    pixels: list[np.ndarray] = []
     for row in order:
         if len(names) == REFERENCES:
             break
@@ -263,7 +265,7 @@ def draw_attributions(
 
 def check(
     run: Run,
-    network: nn.Module,
+    network: ScoreNetwork,
     frame: pd.DataFrame,
     settings: AttributionSettings,
     model: str,
@@ -372,7 +374,7 @@ def ig_settings(args: Namespace) -> AttributionSettings:
     return AttributionSettings(**{name: getattr(args, name) for name in names}, baseline=args.baseline[0])
 
 
-def load_network(run: Run, args: Namespace) -> tuple[nn.Module, str, dict]:
+def load_network(run: Run, args: Namespace) -> tuple[ScoreNetwork, str, dict]:
     """Load encoder and head as one network on the CPU; return it, the checkpoint's stem and what identifies both."""
     (stem, path), *others = find_code_models(args)
     if others:

@@ -88,7 +88,7 @@ class ClusterPermutation:
         return permuted
 
 
-def cluster_codes(labels: Sequence | None, n: int) -> np.ndarray:
+def cluster_codes(labels: Sequence | np.ndarray | None, n: int) -> np.ndarray:
     """Clusters as integers 0..g-1; without labels, or with a single cluster, every image is one of its own."""
     if labels is None:
         return np.arange(n)

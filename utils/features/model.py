@@ -62,7 +62,7 @@ def linearise(frame: pd.DataFrame) -> pd.DataFrame:
 
     Ranks and linear models cannot see that 359 degrees is next to 0.
     """
-    added = {}
+    added: dict[str, pd.Series] = {}
     for name in CIRCULAR:
         if name in frame:
             radians = np.deg2rad(frame[name])
@@ -92,7 +92,7 @@ def predictor_columns(frame: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def assign_folds(
-    category: Sequence[str], folds: int, seed: int, clusters: Sequence | None = None
+    category: Sequence[str], folds: int, seed: int, clusters: Sequence | np.ndarray | None = None
 ) -> np.ndarray:
     """Deal the images of each category evenly over the folds, whole clusters at a time.
 
@@ -239,7 +239,7 @@ def permutation_importance(
             for inside in members:
                 source[inside] = rng.permutation(inside)
             shuffled = values.copy()
-            shuffled[:, positions] = values[np.ix_(source, positions)]
+            shuffled[:, positions] = values[source][:, positions]
             losses.append(reference - fold_rho(fitted.predict(shuffled), target, fitted.folds))
         found[name] = (float(np.mean(losses)), float(np.std(losses)))
     return found

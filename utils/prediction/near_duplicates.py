@@ -162,6 +162,8 @@ def code_pairs(
     found = nearest_neighbours(
         flat, SearchSettings(neighbours=min(NEAREST, len(codes) - 1)), progress=progress
     )
+    if found is None:  # only a rank that shares a search with others gets none
+        raise RuntimeError("the search for near-duplicates came back empty")
     unit = float(np.median(found.distance[:, 0]))
     row, place = np.nonzero(found.distance <= limit * unit)
     other = found.index[row, place]

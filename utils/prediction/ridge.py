@@ -28,7 +28,7 @@ RELATIVE_STRENGTHS = tuple(float(x) for x in np.logspace(-3, 3, 13))
 MAX_GRAM_SIDE = 16_000
 
 
-def check_finite(latents: NDArray, image_ids: Sequence[str], source: str) -> None:
+def check_finite(latents: NDArray, image_ids: Sequence[str] | NDArray, source: str) -> None:
     """Refuse a latent matrix with values that are not finite.
 
     Args:
@@ -240,22 +240,21 @@ def fit_ridge(
     targets = np.asarray(scores, dtype=np.float64)[rows]
     intercept = float(targets.mean())
     spectrum = _Spectrum(latents, rows, standardisation)
-    if strengths is None:
-        strengths = np.array(RELATIVE_STRENGTHS) * max(spectrum.mean_eigenvalue, 1e-12)
-    strengths = np.sort(np.asarray(strengths, dtype=np.float64))[::-1]
-    weights = spectrum.weights(targets - intercept, strengths)
+    default = np.array(RELATIVE_STRENGTHS) * max(spectrum.mean_eigenvalue, 1e-12)
+    penalties = np.sort(np.asarray(default if strengths is None else strengths, dtype=np.float64))[::-1]
+    weights = spectrum.weights(targets - intercept, penalties)
     predicted = _predict_many(latents, validation_rows, standardisation, weights) + intercept
     errors = ((predicted - np.asarray(scores, dtype=np.float64)[validation_rows, None]) ** 2).mean(axis=0)
     best = int(np.argmin(errors))
     fitted = _predict_many(latents, rows, standardisation, weights[:, best : best + 1])[:, 0] + intercept
     # Allen's PRESS identity: a left-out residual is the residual over 1 - leverage; 1/n is the intercept's.
-    freedom = np.maximum(spectrum.freedom(float(strengths[best])) - 1.0 / len(rows), 1e-12)
+    freedom = np.maximum(spectrum.freedom(float(penalties[best])) - 1.0 / len(rows), 1e-12)
     return RidgeFit(
         weights=weights[:, best].astype(np.float32),
         intercept=intercept,
-        strength=float(strengths[best]),
+        strength=float(penalties[best]),
         standardisation=standardisation,
-        strengths=strengths,
+        strengths=penalties,
         validation_mse=errors,
         left_out=targets - (targets - fitted) / freedom,
         fitted_rows=rows,

@@ -132,7 +132,7 @@ class _Trainer:
         settings: TrainingSettings,
         standardisation: Standardisation,
         device: torch.device | str,
-        image_ids: Sequence[str] | None,
+        image_ids: Sequence[str] | NDArray | None,
     ) -> None:
         import torch
 
@@ -237,7 +237,7 @@ def train_mlp(
     settings: TrainingSettings,
     standardisation: Standardisation | None = None,
     device: torch.device | str = "cpu",
-    image_ids: Sequence[str] | None = None,
+    image_ids: Sequence[str] | NDArray | None = None,
     description: str = "MLP",
 ) -> TrainingResult:
     """Train an MLP on latent codes, stopping early on the validation split.
@@ -282,9 +282,10 @@ def settings_grid(
     base: TrainingSettings, grid: dict[str, Sequence[Any]] | None = None
 ) -> list[TrainingSettings]:
     """List every combination of the grid, in a fixed order; what the grid does not name comes from `base`."""
-    grid = SEARCH_GRID if grid is None else grid
+    tried: dict[str, Sequence[Any]] = {**(SEARCH_GRID if grid is None else grid)}
     return [
-        replace(base, **dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())
+        replace(base, **dict(zip(tried, values, strict=True)))
+        for values in itertools.product(*tried.values())
     ]
 
 
@@ -306,7 +307,7 @@ def search_mlp(
     validation_rows: NDArray,
     candidates: Sequence[TrainingSettings],
     device: torch.device | str = "cpu",
-    image_ids: Sequence[str] | None = None,
+    image_ids: Sequence[str] | NDArray | None = None,
 ) -> tuple[TrainingResult, list[dict[str, Any]]]:
     """Train one MLP per candidate and keep the one with the smallest validation loss.
 
