@@ -256,7 +256,10 @@ def test_missing_detector_weights_offline(memcat24, tmp_path, monkeypatch, capsy
         f"The pretrained weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth (160 MB) are not in {folder}"
         in message
     )
-    assert "--weights random goes on without it" in message
+    assert (
+        "--weights available leaves out what needs it, --weights random puts random weights in its place"
+        in message
+    )
     assert "Traceback" not in message
     assert not list((tmp_path / "output").glob("*.csv"))
 
