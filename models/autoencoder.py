@@ -54,8 +54,8 @@ def width_of(widths: Sequence[int]) -> float | None:
     """
     if len(widths) != len(WIDTHS) or min(widths) < 1:
         return None
-    lowest = max((found - 0.5) / full for found, full in zip(widths, WIDTHS, strict=True))
-    below = min((found + 0.5) / full for found, full in zip(widths, WIDTHS, strict=True))
+    lowest = max((channels - 0.5) / full for channels, full in zip(widths, WIDTHS, strict=True))
+    below = min((channels + 0.5) / full for channels, full in zip(widths, WIDTHS, strict=True))
     for width in (widths[-1] / WIDTHS[-1], (lowest + below) / 2):
         if scaled_widths(width) == tuple(widths):
             return width

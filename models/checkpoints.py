@@ -140,11 +140,11 @@ def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
         and state
         and all(isinstance(value, torch.Tensor) for value in state.values())
     ):
-        found = (
+        content_names = (
             ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
         )
         raise UserError(
-            f"{path} holds no state dict of tensors (found: {found}). Expected an autoencoder checkpoint."
+            f"{path} holds no state dict of tensors (found: {content_names}). Expected an autoencoder checkpoint."
         )
     state = dict(state)
     consume_prefix_in_state_dict_if_present(state, "module.")
@@ -188,10 +188,10 @@ def _recognise_expected(
     content: Any, state: Mapping[str, torch.Tensor], path: Path, arch: str | None, width: float | None
 ) -> tuple[str, float]:
     """Tell architecture and width, and refuse others than expected (None: any)."""
-    found = _recognise(state, path)
-    if arch is not None and arch != found:
+    recognised = _recognise(state, path)
+    if arch is not None and arch != recognised:
         raise UserError(
-            f"{path} is a {found} autoencoder, but {arch} was asked for. Use --arch {found} or another checkpoint."
+            f"{path} is a {recognised} autoencoder, but {arch} was asked for. Use --arch {recognised} or another checkpoint."
         )
     found_width = content.get("width") if isinstance(content, Mapping) else None
     if not isinstance(found_width, float):  # a public file, or one of ours from before there were widths
@@ -201,7 +201,7 @@ def _recognise_expected(
             f"{path} is an autoencoder of width {found_width:g}, but {width:g} was asked for. "
             f"Use --width {found_width:g} or another checkpoint."
         )
-    return found, found_width
+    return recognised, found_width
 
 
 # ------------------------------------------------------------------------------------------------ autoencoders
@@ -262,21 +262,21 @@ def load_autoencoder(
     path = Path(path)
     content = read_weights_file(path)
     state = _state_dict(content, path)
-    found, found_width = _recognise_expected(content, state, path, arch, width)
+    found_arch, found_width = _recognise_expected(content, state, path, arch, width)
     saved = dict(content.get("meta", {})) if isinstance(content, Mapping) and "meta" in content else {}
     meta = {
         **{"image_size": None, "caveats": [], **saved},
-        **{"arch": found, "width": found_width, "stem": path.stem, "path": str(path)},
+        **{"arch": found_arch, "width": found_width, "stem": path.stem, "path": str(path)},
     }
     if image_size is not None and meta["image_size"] not in (None, image_size):
         raise UserError(
             f"{path} was trained on images of {meta['image_size']} px, but --image-size is {image_size}. "
             f"Use --image-size {meta['image_size']} or another checkpoint."
         )
-    model = build_autoencoder(found, width=found_width)
+    model = build_autoencoder(found_arch, width=found_width)
     count = load_strictly(model, state, path)
     meta["sha256"] = checkpoint_sha256(path)
-    kind = found if found_width == 1 else f"{found} width {found_width:g}"
+    kind = found_arch if found_width == 1 else f"{found_arch} width {found_width:g}"
     log.info("Loaded %s: %s autoencoder, all %d tensors arrived", path, kind, count)
     return model.to(device).eval(), meta
 
@@ -322,8 +322,8 @@ def find_models(args: Namespace, several: bool = True) -> list[Path]:
     Raises:
         UserError: If there is none, a named one is missing, or a choice is needed.
     """
-    there = list_checkpoints(args.output_path)
-    listed = ", ".join(path.name for path in there) or "none"
+    checkpoints = list_checkpoints(args.output_path)
+    listed = ", ".join(path.name for path in checkpoints) or "none"
     if args.model_names:
         named = [
             args.output_path / (name if name.endswith(".pth") else f"{name}.pth")
@@ -336,16 +336,16 @@ def find_models(args: Namespace, several: bool = True) -> list[Path]:
                 f"The checkpoint {', '.join(missing)} is not in {args.output_path}. Checkpoints there: {listed}."
             )
         return list(dict.fromkeys(named))
-    if not there:
+    if not checkpoints:
         raise UserError(
             f"There is no autoencoder checkpoint (*.pth) in {args.output_path}. It is written by: "
             "python autoencoder_finetune.py (add --sample --pretrained none to try it without MemCat and weights)"
         )
-    if len(there) > 1 and not several:
+    if len(checkpoints) > 1 and not several:
         raise UserError(
             f"There are several checkpoints in {args.output_path}: {listed}. Choose with --model-names."
         )
-    return there
+    return checkpoints
 
 
 # ------------------------------------------------------------------------------------------------ MLP heads

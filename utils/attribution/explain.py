@@ -51,8 +51,10 @@ def explain_files(predictor: Predictor, paths: Sequence[str], out_dir: Path, cav
     """
     pictures = _Pictures(paths, picture_reader(predictor.network, predictor.image_size))
     log.info("Explaining %d pictures; on a CPU this takes about half a minute to a minute each.", len(paths))
-    found = explain_images(predictor.network, pictures, out_dir, device=predictor.device, caveat=caveat)
-    return [explanation.path for explanation in found]
+    explanations = explain_images(
+        predictor.network, pictures, out_dir, device=predictor.device, caveat=caveat
+    )
+    return [explanation.path for explanation in explanations]
 
 
 def explain_images(
@@ -92,13 +94,13 @@ def explain_images(
         pixels = np.stack(
             [np.asarray(values, dtype=np.float32) for _, values in images[start : start + step]]
         )
-        found = integrated_gradients(
+        attributions = integrated_gradients(
             prepared, torch.from_numpy(pixels).to(device), names[start : start + step], settings
         )
         for offset, image in enumerate(pixels):
             index = start + offset
-            explanation = Explanation.of(names[index], paths[index], found, offset, observed[index])
-            draw_explanation(image, found.maps[offset], explanation, caveat)
+            explanation = Explanation.of(names[index], paths[index], attributions, offset, observed[index])
+            draw_explanation(image, attributions.maps[offset], explanation, caveat)
             explanations.append(explanation)
     return explanations
 

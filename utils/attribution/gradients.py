@@ -240,6 +240,17 @@ def _paths(
     return _References(references, float(predict(network, references).mean()))
 
 
+def _check_finite(image_ids: Sequence[str], sums: np.ndarray, baseline: str) -> None:
+    """Refuse a network that predicts no number for an image or its baseline; `sums` holds both together."""
+    for name, value in zip(image_ids, sums, strict=True):
+        if not math.isfinite(value):
+            raise UserError(
+                f"The network predicts {value} for the image {name} or its {baseline} baseline; "
+                "a finite score was expected. Its weights are damaged: train the models again, or choose others "
+                "with --model-names."
+            )
+
+
 def _attribute_chunk(
     network: nn.Module,
     images: Tensor,
@@ -255,13 +266,7 @@ def _attribute_chunk(
         baseline_prediction = predict(network, baselines)
     else:
         baselines, baseline_prediction = images, np.full(len(images), references.prediction)
-    for name, value in zip(image_ids, prediction + baseline_prediction, strict=True):
-        if not math.isfinite(value):
-            raise UserError(
-                f"The network predicts {value} for the image {name} or its {settings.baseline} baseline; "
-                "a finite score was expected. Its weights are damaged: train the models again, or choose others "
-                "with --model-names."
-            )
+    _check_finite(image_ids, prediction + baseline_prediction, settings.baseline)
     gap = prediction - baseline_prediction
     limit = settings.tolerance * np.abs(gap)
     result: Attributions | None = None

@@ -125,21 +125,23 @@ def _keep(frame: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
 
 def _check_measures(measures: Sequence[str], frames: list[pd.DataFrame], folder: Path) -> None:
     known = [MEMORABILITY, *LOSSES, *DISTANCES]
-    there = [name for name in known if any(name in frame.columns for frame in frames) or name == MEMORABILITY]
-    missing = [name for name in measures if name not in there]
+    present = [
+        name for name in known if any(name in frame.columns for frame in frames) or name == MEMORABILITY
+    ]
+    missing = [name for name in measures if name not in present]
     if missing:
         raise UserError(
-            f"No table in {folder} has {', '.join(missing)}. There are: {', '.join(there)}. Losses are written by "
+            f"No table in {folder} has {', '.join(missing)}. There are: {', '.join(present)}. Losses are written by "
             "python autoencoder_test.py, distances by python latent_analysis.py"
         )
 
 
 def _choose(study: Study, categories: Sequence[str], folder: Path) -> Study:
-    there = sorted(study.images["category"].unique())
-    unknown = [name for name in categories if name not in there]
+    present = sorted(study.images["category"].unique())
+    unknown = [name for name in categories if name not in present]
     if unknown:
         raise UserError(
-            f"--categories {', '.join(unknown)}: not in the tables of {folder}. Categories there: {', '.join(there)}."
+            f"--categories {', '.join(unknown)}: not in the tables of {folder}. Categories there: {', '.join(present)}."
         )
 
     def keep(frame: pd.DataFrame) -> pd.DataFrame:

@@ -51,8 +51,8 @@ def models_with(output_path: Path, table: str) -> list[str]:
         if other.file.startswith(before) and other.file != own
     ]
     names = [path.name for path in Path(output_path).glob(f"{before}*{after}")]
-    found = (pattern(own).fullmatch(name) for name in names if not any(o.fullmatch(name) for o in longer))
-    return sorted(match[1] for match in found if match)
+    matches = (pattern(own).fullmatch(name) for name in names if not any(o.fullmatch(name) for o in longer))
+    return sorted(match[1] for match in matches if match)
 
 
 def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "") -> None:

@@ -104,8 +104,8 @@ def find_table(data_dir: Path) -> Path:
         UserError: If there is none, or more than one outside the usual places.
     """
     if not data_dir.is_dir():
-        found = "a file" if data_dir.exists() else "nothing"
-        raise UserError(f"Expected a data folder at {data_dir}, found {found}. {HOW_TO_GET_MEMCAT}")
+        kind = "a file" if data_dir.exists() else "nothing"
+        raise UserError(f"Expected a data folder at {data_dir}, found {kind}. {HOW_TO_GET_MEMCAT}")
     for folder in TABLE_FOLDERS:
         if (data_dir / folder / TABLE_NAME).is_file():
             return data_dir / folder / TABLE_NAME
@@ -181,15 +181,15 @@ def _repeated(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]
 def _unlisted(root: Path, ids: set[str], is_tree: bool) -> list[tuple[str, str]]:
     """Name the pictures on disk that the table does not know (only within category folders, where there are any)."""
     tops = sorted({name.split("/", 1)[0] for name in ids if "/" in name}) if is_tree else []
-    found = []
+    unlisted = []
     for folder in [root / top for top in tops]:
         for current, folders, files in os.walk(folder):
             folders.sort()
             for file in files:
                 image_id = (Path(current) / file).relative_to(root).as_posix()
                 if Path(file).suffix.lower() in IMAGE_SUFFIXES and image_id not in ids:
-                    found.append((image_id, "on disk but not in the table"))
-    return found
+                    unlisted.append((image_id, "on disk but not in the table"))
+    return unlisted
 
 
 def limit_rows(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:

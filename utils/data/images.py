@@ -146,7 +146,7 @@ def list_images(paths: Iterable[Path | str]) -> list[Path]:
     Raises:
         UserError: If a path does not exist, or a folder or pattern holds no picture.
     """
-    found: dict[str, Path] = {}
+    pictures: dict[str, Path] = {}
     for given in paths:
         path = Path(given)
         if path.is_file():
@@ -166,5 +166,5 @@ def list_images(paths: Iterable[Path | str]) -> list[Path]:
             raise UserError(
                 f"There is no picture in {given} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})."
             )
-        found.update({str(file): file for file in files})
-    return [found[name] for name in sorted(found)]
+        pictures.update({str(file): file for file in files})
+    return [pictures[name] for name in sorted(pictures)]

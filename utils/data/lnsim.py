@@ -99,15 +99,15 @@ def _read_matrix(path: Path, name: str) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"LNSIM's scores are not complete: {path} is missing. {HOW_TO_GET_LNSIM}")
     try:
-        found = loadmat(path)
+        variables = loadmat(path)
     except (MatReadError, ValueError, TypeError, NotImplementedError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as a MATLAB file ({error or type(error).__name__}). {HOW_TO_GET_LNSIM}"
         ) from None
-    if name not in found:
-        names = ", ".join(key for key in found if not key.startswith("__")) or "nothing"
+    if name not in variables:
+        names = ", ".join(key for key in variables if not key.startswith("__")) or "nothing"
         raise UserError(f"{path}: expected a matrix {name}, found {names}. {HOW_TO_GET_LNSIM}")
-    matrix = np.asarray(found[name])
+    matrix = np.asarray(variables[name])
     if matrix.dtype.kind not in "fiu" or matrix.ndim != 2 or not matrix.size:
         raise UserError(
             f"{path}: expected numbers in {name}, (splits, pictures), found shape {matrix.shape} of {matrix.dtype}. "

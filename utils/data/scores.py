@@ -91,14 +91,14 @@ def read_counts(frame: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
     Raises:
         UserError: If they are no counts, or do not add up.
     """
-    found = {
+    counts = {
         target: to_numbers(frame[source], path, allow_empty=True)
         for source, target in COUNT_COLUMNS.items()
         if source in frame.columns
     }
-    if len(found) == len(set(COUNT_COLUMNS.values())):
-        _check_counts(pd.DataFrame(found), path)
-    return found
+    if len(counts) == len(set(COUNT_COLUMNS.values())):
+        _check_counts(pd.DataFrame(counts), path)
+    return counts
 
 
 def pixel_counts(frame: pd.DataFrame, path: Path) -> pd.Series | None:

@@ -107,8 +107,8 @@ def _connected(labels: list[pd.Series]) -> pd.Series:
         edges.append(np.stack([rows[codes >= 0], codes[codes >= 0] + nodes]))
         nodes += len(names)
     start, end = np.concatenate(edges, axis=1)
-    _, found = connected_components(coo_matrix((np.ones(len(start)), (start, end)), shape=(nodes, nodes)))
-    return pd.Series(found[: len(rows)], index=labels[0].index)
+    _, component = connected_components(coo_matrix((np.ones(len(start)), (start, end)), shape=(nodes, nodes)))
+    return pd.Series(component[: len(rows)], index=labels[0].index)
 
 
 def _deal(table: pd.DataFrame, units: pd.Series, what: str, seed: int) -> pd.Series:
@@ -177,15 +177,15 @@ def _check_given(given: pd.Series, units: pd.Series | None, split_by: str | None
     divided = _divided(given, units)
     if divided.empty:
         return
-    found = (
+    mixed = (
         f"{len(divided)} sets of images that belong together stand in more than one split of the column split"
     )
     if split_by is not None:
         raise UserError(
-            f"{found}, and --split-by {split_by} asks to keep them together. Correct the column split, or leave it or "
+            f"{mixed}, and --split-by {split_by} asks to keep them together. Correct the column split, or leave it or "
             "--split-by out."
         )
-    log.warning("%s: scores of the test split will look better than they are.", found)
+    log.warning("%s: scores of the test split will look better than they are.", mixed)
 
 
 def load_splits(dataset: Dataset, output_path: Path, seed: int) -> pd.DataFrame:

@@ -286,14 +286,14 @@ def face_count(rgb: np.ndarray) -> float:
     if min(small.shape[:2]) < FACE_MIN_PX:
         return 0.0
     longest = min(small.shape[:2])
-    found = _face_cascade().detect_multi_scale(
+    faces = _face_cascade().detect_multi_scale(
         img=small,
         scale_factor=FACE_SCALE,
         step_ratio=1,
         min_size=(FACE_MIN_PX, FACE_MIN_PX),
         max_size=(longest, longest),
     )
-    return float(len(found))
+    return float(len(faces))
 
 
 def composition_features(rgb: np.ndarray, grey: np.ndarray) -> dict[str, float]:

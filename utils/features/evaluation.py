@@ -83,7 +83,7 @@ def attribution_tables(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
 
     Where there is none, says which command writes it.
     """
-    found = {}
+    tables = {}
     for model in chosen_models(args.output_path, "ig", args.model_names):
         frame = run.read_table("ig", model)
         measures = [
@@ -91,14 +91,14 @@ def attribution_tables(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
             for column in TABLES["ig"].columns
             if column.kind == "float" and column.name in frame and column.name != MEMORABILITY.name
         ]
-        found[model] = frame[["image_id", *measures]]
-    if not found:
+        tables[model] = frame[["image_id", *measures]]
+    if not tables:
         log.info(
             "No attribution table (%s) here: features are compared with memorability alone. %s adds the rest.",
             TABLES["ig"].file.format(model="<model>"),
             TABLES["ig"].command,
         )
-    return found
+    return tables
 
 
 def error_tables(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
@@ -106,22 +106,22 @@ def error_tables(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
 
     Models need both tables; where one is missing, says which command writes it.
     """
-    found = {}
+    tables = {}
     for model in chosen_models(args.output_path, "test_loss", args.model_names):
         if not output_file(args.output_path, "distinctiveness", model).exists():
             continue
         errors = run.read_table("test_loss", model)
         errors = errors[["image_id", *(name for name in LOSSES if name in errors)]]
         distinct = run.read_table("distinctiveness", model)[["image_id", "distinctiveness"]]
-        found[model] = errors.merge(distinct, on="image_id", validate="one_to_one")
-    if not found:
+        tables[model] = errors.merge(distinct, on="image_id", validate="one_to_one")
+    if not tables:
         log.info(
             "No model has both reconstruction errors and distinctiveness here: what features add to them is left out. "
             "%s and %s write them.",
             TABLES["test_loss"].command,
             TABLES["distinctiveness"].command,
         )
-    return found
+    return tables
 
 
 def feature_correlations(

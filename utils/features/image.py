@@ -177,11 +177,11 @@ def image_features(rgb: np.ndarray, groups: Sequence[str] = GROUPS) -> dict[str,
         "faces": lambda: {"face_count": composition.face_count(rgb)},
         RELEASED: lambda: released_features(whole),
     }
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for group in possible:
         if group in groups:
-            found.update(compute[group]())
-    return {name: float(value) for name, value in found.items()}
+            values.update(compute[group]())
+    return {name: float(value) for name, value in values.items()}
 
 
 def definition() -> dict[str, object]:

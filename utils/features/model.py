@@ -231,7 +231,7 @@ def permutation_importance(
     rng = np.random.default_rng(seed)
     reference = fold_rho(fitted.predicted, target, fitted.folds)
     members = [np.flatnonzero(fitted.folds == fold) for fold in range(len(fitted.models))]
-    found = {}
+    importance = {}
     for name, positions in columns.items():
         losses = []
         for _ in range(repeats):
@@ -241,8 +241,8 @@ def permutation_importance(
             shuffled = values.copy()
             shuffled[:, positions] = values[source][:, positions]
             losses.append(reference - fold_rho(fitted.predict(shuffled), target, fitted.folds))
-        found[name] = (float(np.mean(losses)), float(np.std(losses)))
-    return found
+        importance[name] = (float(np.mean(losses)), float(np.std(losses)))
+    return importance
 
 
 Fits = dict[tuple[str, str], CrossValidation]
@@ -303,10 +303,12 @@ def importance_rows(
     rows = []
     for learner in LEARNERS:
         fitted = fits[learner, FROM_FEATURES]
-        found = permutation_importance(fitted, values, target, positions, settings.repeats, settings.seed)
+        importance = permutation_importance(
+            fitted, values, target, positions, settings.repeats, settings.seed
+        )
         rows += [
             {"learner": learner, "feature": name, "group": feature_group(name), "importance": mean, "sd": sd}
-            for name, (mean, sd) in sorted(found.items(), key=lambda item: -np.nan_to_num(item[1][0]))
+            for name, (mean, sd) in sorted(importance.items(), key=lambda item: -np.nan_to_num(item[1][0]))
         ]
     return pd.DataFrame(rows).assign(repeats=settings.repeats, n=len(frame), seed=settings.seed)
 

@@ -69,10 +69,10 @@ def released_object_features(cache: SceneCache, image_id: str) -> dict[str, floa
     Returns:
         The last three of `RELEASED_FEATURES`.
     """
-    found = cache.boxes(image_id, crop=True, size=CROP_PX, min_score=SCORE_FLOOR)
-    areas = box_areas(found.boxes)
+    detections = cache.boxes(image_id, crop=True, size=CROP_PX, min_score=SCORE_FLOOR)
+    areas = box_areas(detections.boxes)
     return {
-        "released_object_count": float(len(found.labels)),
+        "released_object_count": float(len(detections.labels)),
         "released_object_area_mean": float(areas.mean()) if len(areas) else 0.0,
-        "released_object_classes": float(len(set(found.labels))),
+        "released_object_classes": float(len(set(detections.labels))),
     }

@@ -223,15 +223,15 @@ def evaluate(run: Run, args: Namespace) -> None:
     settings = ModelSettings(
         args.folds, args.repeats, args.resamples, args.seed, args.permutations, args.cluster
     )
-    found = feature_model(next(iter(frames.values())), error_tables(run, args), settings)
-    if found is None:
+    modelled = feature_model(next(iter(frames.values())), error_tables(run, args), settings)
+    if modelled is None:
         return
-    run.write_table(found.models, "feature_model")
-    run.write_table(found.importances, "feature_importance")
-    run.save_figure(draw_model(found.models, found.importances), "feature_model")
-    if len(found.commonality):
-        run.write_table(found.commonality, "feature_commonality")
-        run.save_figure(draw_commonality(found.commonality), "feature_commonality")
+    run.write_table(modelled.models, "feature_model")
+    run.write_table(modelled.importances, "feature_importance")
+    run.save_figure(draw_model(modelled.models, modelled.importances), "feature_model")
+    if len(modelled.commonality):
+        run.write_table(modelled.commonality, "feature_commonality")
+        run.save_figure(draw_commonality(modelled.commonality), "feature_commonality")
 
 
 def read_regions(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:

@@ -233,8 +233,8 @@ def check_same_images(
     Raises:
         UserError: Naming both files, the counts, and an image that only one of them has.
     """
-    wanted, there = set(image_ids), set(latents.image_ids)
-    missing, extra = sorted(wanted - there), sorted(there - wanted)
+    wanted, coded = set(image_ids), set(latents.image_ids)
+    missing, extra = sorted(wanted - coded), sorted(coded - wanted)
     if not missing and not extra:
         return
     parts = [
@@ -243,7 +243,7 @@ def check_same_images(
         if names
     ]
     raise UserError(
-        f"{latents.path} and {source} are of different image lists ({len(there)} and {len(wanted)} images; "
+        f"{latents.path} and {source} are of different image lists ({len(coded)} and {len(wanted)} images; "
         f"{'; '.join(parts)}). Use the same --data-dir, --scores-csv, --sample and --limit as for the latent codes, or "
         f"write them again with: {command or command_for(latents.layer, latents.pool)}"
     )

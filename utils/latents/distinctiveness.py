@@ -337,9 +337,9 @@ def partial_row(frame: pd.DataFrame, measure: str, held: str, inference: Inferen
         return row
     first, second, third = (block[name].to_numpy(float) for name in (measure, "memorability", held))
     for suffix, some in (("", codes), ("_independent", None)):
-        found = bootstrap_partial_spearman(first, second, third, inference.resamples, inference.seed, some)
-        row |= {"rho": found.rho, f"p{suffix}": found.p}
-        row |= {f"ci_low{suffix}": found.ci_low, f"ci_high{suffix}": found.ci_high}
+        estimate = bootstrap_partial_spearman(first, second, third, inference.resamples, inference.seed, some)
+        row |= {"rho": estimate.rho, f"p{suffix}": estimate.p}
+        row |= {f"ci_low{suffix}": estimate.ci_low, f"ci_high{suffix}": estimate.ci_high}
     return row
 
 

@@ -92,9 +92,9 @@ def correlate_measures(
     frame = with_groups_and_counts(table, about)
     names = [name for name in measured.values if np.isfinite(frame[name]).any()]
     rows = [inference.rows(frame, names)]
-    there = [name for name in LOSSES if losses is not None and name in losses.columns]
-    if losses is not None and there:
-        error = "lpips-sq" if "lpips-sq" in there else there[0]
+    computed = [name for name in LOSSES if losses is not None and name in losses.columns]
+    if losses is not None and computed:
+        error = "lpips-sq" if "lpips-sq" in computed else computed[0]
         frame = frame.merge(losses[["image_id", error]], on="image_id", how="left", validate="one_to_one")
         whole = [name for name in names if not name.endswith(WITHIN)]
         pairs = [pair for name in whole for pair in ((name, error), (error, name))]

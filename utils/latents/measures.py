@@ -195,7 +195,7 @@ def measure_group(
             name: Kernel(_KERNELS[name][0], scales[_KERNELS[name][1]]) for name in needs if name in _KERNELS
         }
         kernels = {name: kernel for name, kernel in kernels.items() if kernel.scale > 0}
-        found = pair_statistics(
+        pairs = pair_statistics(
             matrix,
             members,
             _most_neighbours(needs, k, count),
@@ -205,8 +205,8 @@ def measure_group(
             memory_bytes=settings.memory_bytes,
             progress=progress,
         )
-        values |= {name: made for name, made in _from_pairs(found, k).items() if name in values}
-        for (name, kernel), total in zip(kernels.items(), found.log_sums, strict=True):
+        values |= {name: made for name, made in _from_pairs(pairs, k).items() if name in values}
+        for (name, kernel), total in zip(kernels.items(), pairs.log_sums, strict=True):
             values[name] = -total if kernel.power == 1 else np.log(count - 1) - total
             said[name] = f"{'c = 1 /' if kernel.power == 1 else 'h ='} {kernel.scale:.6g}"
         said |= {name: f"K = {k}" for name in said if name.startswith("mean_k")}
@@ -234,15 +234,15 @@ def _scales(matrix: NDArray, members: NDArray, needs: Sequence[str]) -> dict[str
 
 def _from_pairs(found: PairStatistics, k: int) -> dict[str, NDArray[np.float64]]:
     """Make the measures that rest on the nearest others."""
-    there = found.euclidean.shape[1]
+    neighbours = found.euclidean.shape[1]
     empty = np.full(len(found.euclidean), np.nan)
-    enough = there >= k
+    enough = neighbours >= k
     return {
         "nearest_euclidean": found.euclidean[:, 0],
         "mean_k_euclidean": found.euclidean[:, :k].mean(1) if enough else empty,
         "nearest_cosine": found.cosine[:, 0],
         "mean_k_cosine": found.cosine[:, :k].mean(1) if enough else empty,
-        "local_outlier_factor": local_outlier_factor(found) if there >= LOF_NEIGHBOURS else empty,
+        "local_outlier_factor": local_outlier_factor(found) if neighbours >= LOF_NEIGHBOURS else empty,
     }
 
 
@@ -284,8 +284,11 @@ def _add_single_passes(
         values |= {name: made[name] for name in made if name in values}
     if "mahalanobis" in values:
         try:
-            found = mahalanobis_distances(matrix, members, settings.memory_bytes)
-            values["mahalanobis"], said["mahalanobis"] = found.distances, f"shrinkage {found.shrinkage:.6g}"
+            mahalanobis = mahalanobis_distances(matrix, members, settings.memory_bytes)
+            values["mahalanobis"], said["mahalanobis"] = (
+                mahalanobis.distances,
+                f"shrinkage {mahalanobis.shrinkage:.6g}",
+            )
         except TooLargeError as error:
             log.warning(
                 "mahalanobis stays empty: the covariance of %d codes of %d values needs --memory-mb %d, or codes that are "

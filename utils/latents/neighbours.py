@@ -92,10 +92,10 @@ def _plan_tile(codes: Codes, settings: SearchSettings) -> int:
     """Choose the rows per tile: at least eight tiles (the diagonal is computed in full), within the memory."""
     if settings.tile_rows:
         return min(settings.tile_rows, codes.count)
-    held = 4 * (codes.width + 2 * min(codes.width, DEPTH))
+    row_bytes = 4 * (codes.width + 2 * min(codes.width, DEPTH))
     room = settings.memory_bytes / 2
     # 20 T^2 + held T = room: five T x T arrays (two products, two of the comparison, its mask), one tile, one chunk twice
-    fitting = int((-held + math.sqrt(held**2 + 80 * room)) / 40)
+    fitting = int((-row_bytes + math.sqrt(row_bytes**2 + 80 * room)) / 40)
     wanted = max(512 if settings.device == "cpu" else 4096, math.ceil(codes.count / 8))
     return max(1, min(fitting, wanted, 2048 if settings.device == "cpu" else 16384, codes.count))
 
@@ -159,11 +159,11 @@ class _Scan:
 
     def tile_row(self, tile: int) -> None:
         """Multiply one tile with its partners and take in what comes out, for the rows of both."""
-        held = self.load(tile, self.held)
+        left = self.load(tile, self.held)
         mine = self.span(tile)
         for other in _partners(tile, self.tiles):
             theirs = self.span(other)
-            products = self.multiply(held, other)
+            products = self.multiply(left, other)
             if other == tile:
                 products.fill_diagonal_(math.inf)
             self.state.offer(products, mine, theirs, self.squares[theirs], self.share[theirs], self.spare)
@@ -330,13 +330,13 @@ def _resolve_crowded(codes: Codes, rows: np.ndarray, k: int) -> tuple[np.ndarray
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         state = Candidates.empty(share[part], k, limit=codes.count)
-        held = codes.load(part, precise=True) * -2.0
+        left = codes.load(part, precise=True) * -2.0
         for low in range(0, codes.count, step):
             span = slice(low, min(low + step, codes.count))
             products = torch.zeros(len(part), span.stop - low, dtype=torch.float64)
             for column in range(0, codes.width, DEPTH):
                 columns = slice(column, column + DEPTH)
-                products += held[:, columns] @ codes.load(np.arange(low, span.stop), columns, precise=True).T
+                products += left[:, columns] @ codes.load(np.arange(low, span.stop), columns, precise=True).T
             inside = np.flatnonzero((part >= low) & (part < span.stop))
             products[inside, part[inside] - low] = math.inf
             state.offer(
@@ -402,7 +402,7 @@ def _search_group(
     codes = Codes(matrix, members, settings.metric)
     duplicates = np.bincount(codes.group_of)[codes.group_of] - 1
     k = min(settings.neighbours, codes.count - 1)
-    found = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    triples = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     if k > 0:
         scan = _Scan(codes, settings, k)
         pairs = scan.tiles * (scan.tiles + 1) / 2
@@ -413,10 +413,10 @@ def _search_group(
                 return None
             _merge_ranks(scan)
         scan.cache = None
-        found = _resolve(codes, state, k)
+        triples = _resolve(codes, state, k)
     elif settings.rank:
         return None
-    index, squares = _spread_over_duplicates(codes, members, found, settings.neighbours)
+    index, squares = _spread_over_duplicates(codes, members, triples, settings.neighbours)
     return index, squares / 2 if settings.metric == "cosine" else np.sqrt(squares), duplicates
 
 

@@ -180,8 +180,10 @@ def _add_log_sums(
 
 def _spans(count: int, width: int, memory_bytes: int) -> list[slice]:
     """Divide rows into tiles whose arrays fit the memory."""
-    held = 8 * 2 * min(width, DEPTH)
-    fitting = int((-held + math.sqrt(held**2 + 4 * 8 * _TILE_ARRAYS * memory_bytes)) / (2 * 8 * _TILE_ARRAYS))
+    row_bytes = 8 * 2 * min(width, DEPTH)
+    fitting = int(
+        (-row_bytes + math.sqrt(row_bytes**2 + 4 * 8 * _TILE_ARRAYS * memory_bytes)) / (2 * 8 * _TILE_ARRAYS)
+    )
     step = max(1, min(fitting, _MAX_TILE, count))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
@@ -229,15 +231,15 @@ def pair_statistics(
         raise ValueError(f"expected K between 1 and {len(members) - 1}, got {neighbours}")
     rows = _Rows(matrix, members, device)
     near = _Nearest(rows.count, neighbours, rows.device)
-    alike = _Nearest(rows.count, neighbours, rows.device) if cosine else None
+    by_cosine = _Nearest(rows.count, neighbours, rows.device) if cosine else None
     sums = [torch.full_like(rows.squares, -math.inf) for _ in kernels]
     pairs = rows.count * (rows.count + 1) / 2
     for first, second, products in _tiles(rows, memory_bytes):
         same = first == second
-        if alike is not None:
+        if by_cosine is not None:
             gaps = torch.add(products, rows.offsets[first][:, None]).add_(rows.offsets[second])
             gaps.mul_(rows.inverse[first][:, None]).mul_(rows.inverse[second]).neg_().add_(1)
-            _offer_both(alike, gaps, first, second)
+            _offer_both(by_cosine, gaps, first, second)
         squares = (
             products.mul_(-2).add_(rows.squares[first][:, None]).add_(rows.squares[second]).clamp_min_(0)
         )
@@ -251,7 +253,9 @@ def pair_statistics(
         size = (first.stop - first.start) * (second.stop - second.start)
         progress((size + (first.stop - first.start)) / 2 / pairs if same else size / pairs)
     euclidean, index = _settled(rows, near, cosine=False)
-    directions = np.full_like(euclidean, np.nan) if alike is None else _settled(rows, alike, cosine=True)[0]
+    directions = (
+        np.full_like(euclidean, np.nan) if by_cosine is None else _settled(rows, by_cosine, cosine=True)[0]
+    )
     return PairStatistics(np.sqrt(euclidean), index, directions, [total.cpu().numpy() for total in sums])
 
 

@@ -74,8 +74,8 @@ def choose_models(args: Namespace) -> list[tuple[str, Path | None]]:
         return [(path.stem, path) for path in find_models(args, several=False)]
     layer, pool = (args.layer or [DEFAULT_LAYER])[0], args.pool or DEFAULT_POOL
     suffix = latent_name("", layer, pool)
-    there = models_with(args.output_path, "latents")
-    stems = [name.removesuffix(suffix) for name in there if name.endswith(suffix)]
+    with_latents = models_with(args.output_path, "latents")
+    stems = [name.removesuffix(suffix) for name in with_latents if name.endswith(suffix)]
     stems = [stem for stem in stems if "@" not in stem]
     if len(stems) == 1:
         return [(stems[0], None)]
@@ -153,10 +153,10 @@ def analyse_distinctiveness(
         total=len(latents.matrix), desc=f"neighbours {name}", unit="image", disable=not is_main_rank()
     ) as bar:
         categories = about["category"] if args.within_category else None
-        found = find_neighbours(latents, settings, categories, bar.update)
-    if found is None:
+        neighbours = find_neighbours(latents, settings, categories, bar.update)
+    if neighbours is None:
         return None
-    table = distinctiveness_table(latents, found, about, settings)
+    table = distinctiveness_table(latents, neighbours, about, settings)
     run.write_table(table, "distinctiveness", name)
     forget_partial(settings)
     losses = _losses(args, run, codes.stem)

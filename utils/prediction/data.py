@@ -84,9 +84,9 @@ def load_prediction_data(run: Run, args: Namespace, checkpoint: Path) -> Predict
     dataset.note_on(run)
     splits = load_splits(dataset, args.output_path, args.seed)
     if checkpoint.is_file():
-        _, found = load_autoencoder(checkpoint)
-        run.note_caveats(found["caveats"])
-        encoder = {"stem": stem, "sha256": found["sha256"]}
+        _, checkpoint_meta = load_autoencoder(checkpoint)
+        run.note_caveats(checkpoint_meta["caveats"])
+        encoder = {"stem": stem, "sha256": checkpoint_meta["sha256"]}
         latents = open_latents(args.output_path, stem, encoder)
     else:
         latents = open_latents(args.output_path, stem)
@@ -175,15 +175,15 @@ def _measures(run: Run, args: Namespace, stem: str, ids: NDArray) -> tuple[pd.Da
 
 def _choose_error(columns: Sequence[str], wanted: str, path: Path) -> str:
     """Return the loss to use as reconstruction error: the wanted one, else the first there is."""
-    there = [name for name in LOSSES if name in columns]
-    if wanted in there:
+    computed = [name for name in LOSSES if name in columns]
+    if wanted in computed:
         return wanted
-    if not there:
+    if not computed:
         raise UserError(
             f"{path} holds none of the losses {', '.join(LOSSES)}. Write it again: python autoencoder_test.py"
         )
-    log.warning("%s has no %s; reconstruction error is %s instead.", path.name, wanted, there[0])
-    return there[0]
+    log.warning("%s has no %s; reconstruction error is %s instead.", path.name, wanted, computed[0])
+    return computed[0]
 
 
 def training_digest(data: PredictionData, split: Split) -> str:

@@ -113,7 +113,7 @@ def metric_table(
         known = test[test[name].notna()]
         codes = clustering.codes(known)
         observed, predicted = known["memorability"].to_numpy(float), known[name].to_numpy(float)
-        found = pd.concat(
+        metrics = pd.concat(
             [
                 _correlations(known, observed, predicted, resamples, seed, codes),
                 calibration_line(observed, predicted, Resampler(len(known), resamples, seed, codes)),
@@ -123,10 +123,10 @@ def metric_table(
             ],
             ignore_index=True,
         )
-        rho = found.loc[found["metric"] == "spearman", "value"].iloc[0]
+        rho = metrics.loc[metrics["metric"] == "spearman", "value"].iloc[0]
         share = {"metric": "spearman_over_ceiling", "value": rho / ceiling}
         units = len(known) if codes is None else int(codes.max(initial=-1)) + 1
-        whole = pd.concat([found, pd.DataFrame([share])], ignore_index=True)
+        whole = pd.concat([metrics, pd.DataFrame([share])], ignore_index=True)
         parts.append(whole.assign(predictor=name, n=len(known), clusters=units))
     top = {"predictor": CEILING, "metric": "spearman", "value": ceiling}
     top["resamples"] = reliability.get("splits", CEILING_SPLITS)
@@ -226,11 +226,13 @@ def difference_rows(
         Rows of the form of `metric_table`, predictor ``a - b``, metric ``spearman``.
     """
     pairs = [pair for pair in pairs if set(pair) <= set(predictors)]
-    found = paired_difference(test, pairs, resamples=resamples, seed=seed, min_images=3, cluster=cluster)
-    names = found["measure_a"] + " - " + found["measure_b"]
+    differences = paired_difference(
+        test, pairs, resamples=resamples, seed=seed, min_images=3, cluster=cluster
+    )
+    names = differences["measure_a"] + " - " + differences["measure_b"]
     columns = ["ci_low", "ci_high", "p", "ci_low_independent", "ci_high_independent", "p_independent"]
     columns += ["n", "cluster", "clusters", "resamples", "seed"]
-    return found[columns].assign(predictor=names, metric="spearman", value=found["difference"])
+    return differences[columns].assign(predictor=names, metric="spearman", value=differences["difference"])
 
 
 def add_family_q(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -51,7 +51,7 @@ def gather_paths(given: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]
     """
     from utils.data.images import list_images
 
-    found: set[str] = set()
+    files: set[str] = set()
     skipped: list[tuple[str, str]] = []
     for text in given:
         if text == STANDARD_INPUT:
@@ -59,19 +59,19 @@ def gather_paths(given: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]
         elif text.lower().endswith(".csv") and Path(text).is_file():
             names, folder = _paths_in_table(Path(text)), Path(text).parent
         else:
-            found.update(map(str, list_images([text])))
+            files.update(map(str, list_images([text])))
             continue
         for name in names:
             path = next((path for path in (folder / name, Path(name)) if path.is_file()), None)
             if path is None:
                 skipped.append((name, "the file does not exist"))
             else:
-                found.add(str(path))
-    unwritable = sorted(name for name in found if not _is_utf8(name))
+                files.add(str(path))
+    unwritable = sorted(name for name in files if not _is_utf8(name))
     skipped += [
         (name.encode("utf-8", "backslashreplace").decode(), "its name is not UTF-8") for name in unwritable
     ]
-    paths = sorted(found.difference(unwritable))
+    paths = sorted(files.difference(unwritable))
     if not paths:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3]) or "no path was given"
         raise UserError(f"There is no picture to score ({reasons}). Name files, folders, patterns or a CSV.")
@@ -255,21 +255,21 @@ def _choose_files(folder: Path, model: str | None) -> tuple[Path, Path]:
 
 def _choose_model(folder: Path, model: str | None) -> str:
     """Find out whose MLP head is meant."""
-    there = sorted(path.stem.removeprefix("mlp_") for path in folder.glob("mlp_*.pth"))
-    listed = ", ".join(f"{stem}.pth" for stem in there)
+    heads = sorted(path.stem.removeprefix("mlp_") for path in folder.glob("mlp_*.pth"))
+    listed = ", ".join(f"{stem}.pth" for stem in heads)
     if model is not None:
         stem = Path(model).name.removesuffix(".pth")
-        if stem not in there:
+        if stem not in heads:
             raise UserError(
                 f"There is no MLP head mlp_{stem}.pth in {folder} (heads there are for: {listed or 'none'}). "
                 f"Train it with: python mlp_predict.py --train --model-names {stem}.pth"
             )
         return stem
-    if len(there) > 1:
+    if len(heads) > 1:
         raise UserError(
             f"There are MLP heads for several models in {folder}: {listed}. Choose with --model-names."
         )
-    return there[0]
+    return heads[0]
 
 
 def score_files(

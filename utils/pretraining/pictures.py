@@ -29,10 +29,8 @@ def pictures_of_folder(folder: Path) -> pd.DataFrame:
         ``image_id`` (the path relative to the folder) and ``path``, sorted by it.
     """
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
-        raise UserError(
-            f"Expected a folder of pictures at {folder}, found {found}. Name one with --data-dir."
-        )
+        kind = "a file" if folder.exists() else "nothing"
+        raise UserError(f"Expected a folder of pictures at {folder}, found {kind}. Name one with --data-dir.")
     paths = list_images([folder])
     ids = [path.relative_to(folder).as_posix() for path in paths]
     return pd.DataFrame({"image_id": ids, "path": list(map(str, paths))}).sort_values(

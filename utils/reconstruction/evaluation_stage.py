@@ -64,9 +64,9 @@ def check_enough(losses: LossTable, place: Path) -> None:
         )
     categories = sorted(set(losses.frame["category"]) - {""})
     if len(categories) < 2:
-        found = f"only one category ({categories[0]})" if categories else "no category"
+        known = f"only one category ({categories[0]})" if categories else "no category"
         log.warning(
-            "There is %s in %s: nothing to hold constant, the within-category rho stays empty.", found, place
+            "There is %s in %s: nothing to hold constant, the within-category rho stays empty.", known, place
         )
 
 

@@ -128,10 +128,10 @@ def _key_column(frame: pd.DataFrame, key: str | None, path: Path) -> pd.Series:
 def _foreign_losses(frame: pd.DataFrame, args: Namespace, path: Path) -> list[str]:
     """Return the loss columns of a foreign table: those named, else every known loss it has."""
     if args.loss_columns is None:
-        found = [loss for loss in LOSSES if loss in frame.columns]
+        losses = [loss for loss in LOSSES if loss in frame.columns]
         common = recognise(list(frame.columns), LOSS_NAMES)
-        if found:
-            return found
+        if losses:
+            return losses
         if common is not None:
             return [common]
     unknown = [name for name in args.loss_columns or [] if name not in frame.columns]

@@ -88,15 +88,15 @@ def read_study_losses(run: Run, args: Namespace) -> LossTable:
             image in common with the score table.
     """
     frames = _study_frames(run, args)
-    found = {
+    losses_of = {
         model: [name for name in frame if name in (*LOSSES, *STORED_LOSSES, EXPOSURE)]
         for model, frame in frames.items()
     }
-    wanted = _chosen_losses(args.loss_columns, found, run.output_path)
+    wanted = _chosen_losses(args.loss_columns, losses_of, run.output_path)
     measures: dict[str, tuple[str, str]] = {}
     parts = []
     for model, frame in frames.items():
-        names = {loss: f"{model}: {loss}" for loss in wanted if loss in found[model]}
+        names = {loss: f"{model}: {loss}" for loss in wanted if loss in losses_of[model]}
         measures |= {column: (model, loss) for loss, column in names.items()}
         parts.append(frame.set_index("image_id")[list(names)].rename(columns=names))
     if args.loss_columns is None and output_file(run.output_path, "rivals").exists():

@@ -56,8 +56,8 @@ def check_losses(names: Sequence[str], image_size: int | None = None) -> tuple[s
     """
     unknown = [name for name in names if name not in LOSSES]
     if unknown or not names:
-        found = ", ".join(repr(name) for name in unknown) or "none at all"
-        raise UserError(f"Unknown loss: {found}. Choose from: {', '.join(LOSSES)}.")
+        shown = ", ".join(repr(name) for name in unknown) or "none at all"
+        raise UserError(f"Unknown loss: {shown}. Choose from: {', '.join(LOSSES)}.")
     if image_size is not None:
         if "ms-ssim" in names and image_size < MS_SSIM_MIN_SIDE_PX:
             raise UserError(

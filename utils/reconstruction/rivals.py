@@ -159,8 +159,8 @@ def _pictures_to_fit(dataset: Dataset, args: Namespace) -> pd.DataFrame:
 
 def _read_bytes(paths: Iterable[str], size: int) -> np.ndarray:
     """Read pictures as (N, 3, size, size) uint8; those that cannot be read are left to the stage to report."""
-    found = []
+    sizes = []
     for path in paths:
         with contextlib.suppress(ImageError):
-            found.append(to_bytes(load_pixels(path, size)))
-    return np.stack(found)
+            sizes.append(to_bytes(load_pixels(path, size)))
+    return np.stack(sizes)

@@ -105,13 +105,13 @@ def write_results(
     about = dataset.table[["image_id", "path", "category", "subcategory", "memorability"]]
     table_path = output_file(args.output_path, "test_loss", label)
     if result.up_to_date:
-        found = run.read_table("test_loss", label, inherit=False)
+        losses = run.read_table("test_loss", label, inherit=False)
         run.add_output(table_path)
     else:
-        found = result.frame()
+        losses = result.frame()
     # The scores anew even when the losses are up to date: they may come from another column or table by now.
-    columns = ["image_id", *args.losses, *(name for name in STORED_LOSSES if name in found)]
-    table = found[columns].merge(about.drop(columns="path"), on="image_id", validate="one_to_one")
+    columns = ["image_id", *args.losses, *(name for name in STORED_LOSSES if name in losses)]
+    table = losses[columns].merge(about.drop(columns="path"), on="image_id", validate="one_to_one")
     run.write_table(table, "test_loss", label)
     loss = args.figure_loss or (HEADLINE_LOSS if HEADLINE_LOSS in args.losses else args.losses[0])
     groups = pick_examples(table, loss)

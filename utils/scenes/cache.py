@@ -203,13 +203,13 @@ def load_scene_cache(
         UserError: the file is damaged, or several caches fit.
     """
     pattern = cache_path(output_path, detector or "*", segmenter or "*").name
-    found = sorted(Path(output_path).glob(pattern))
-    if len(found) > 1:
+    caches = sorted(Path(output_path).glob(pattern))
+    if len(caches) > 1:
         raise UserError(
-            f"Several scene caches stand in {output_path}: {', '.join(path.name for path in found)}. "
+            f"Several scene caches stand in {output_path}: {', '.join(path.name for path in caches)}. "
             "Choose one with --detector and --segmenter."
         )
-    return SceneCache(found[0]) if found else None
+    return SceneCache(caches[0]) if caches else None
 
 
 def write_scene_cache(path: Path, about: dict[str, Any], rows: Iterable[dict[str, Any]]) -> SceneCache:

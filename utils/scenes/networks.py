@@ -78,7 +78,7 @@ def detect(
     """
     import torch
 
-    found: list[dict[str, list]] = [{"box": [], "label": [], "score": []} for _ in pictures]
+    detections: list[dict[str, list]] = [{"box": [], "label": [], "score": []} for _ in pictures]
     with torch.inference_mode():
         for positions in _by_shape(pictures):
             shape = pictures[positions[0]].shape[:2]
@@ -90,12 +90,12 @@ def detect(
             for position, result in zip(positions, detector(list(batch)), strict=True):
                 boxes = (result["boxes"] / sides).clamp(0, 1)
                 keep = (result["scores"] >= SCORE_FLOOR) & torch.isfinite(boxes).all(dim=1)
-                found[position] = {
+                detections[position] = {
                     "box": boxes[keep].cpu().tolist(),
                     "label": result["labels"][keep].cpu().tolist(),
                     "score": result["scores"][keep].cpu().tolist(),
                 }
-    return found
+    return detections
 
 
 def segmenter_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -159,9 +159,9 @@ def make_work(
     """Make the per-batch work of the sharded run: both networks over one batch of pictures."""
 
     def work(image_ids: list[str], pictures: list[np.ndarray]) -> Batch:
-        found = detect(detector, pictures, device)
+        detections = detect(detector, pictures, device)
         masks = segment(segmenter, preset, pictures, device)
-        return Batch([scene_row(*parts) for parts in zip(pictures, found, masks, strict=True)])
+        return Batch([scene_row(*parts) for parts in zip(pictures, detections, masks, strict=True)])
 
     return work
 
@@ -283,11 +283,11 @@ def _extend_cache(
     work = make_work(detector.to(device), segmenter.to(device), about_segments["transforms"], device)
     try:
         result = _run_networks(unknown, work, path, about["digests"], settings)
-        found = result.rows()
+        rows = result.rows()
     except NoReadableImageError as error:
         if old is None:
             raise
-        result, found = error.result, iter(())  # which must not end a study that has its other images
+        result, rows = error.result, iter(())  # which must not end a study that has its other images
     if not is_main_rank():
         return None
     done = set(unknown["image_id"])
@@ -297,7 +297,7 @@ def _extend_cache(
         about,
         heapq.merge(
             (row for row in kept if row["image_id"] not in done),
-            ({**row, "sha256": result.read[row["image_id"]].digest} for row in found),
+            ({**row, "sha256": result.read[row["image_id"]].digest} for row in rows),
             (
                 {"image_id": name, "sha256": result.read[name].digest, "reason": why}
                 for name, why in result.skipped

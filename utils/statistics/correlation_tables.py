@@ -224,15 +224,17 @@ def add_q(table: pd.DataFrame, family: Sequence[str] = ()) -> pd.DataFrame:
         The table with `q...` for each of them; existing columns are filled in their place.
     """
     names = [name for name in ("p", *(f"p_{kind}" for kind in HELD_CONSTANT)) if name in table.columns]
-    found = {}
+    q_values = {}
     for name in names:
         p = table[name].astype(np.float64)
         if family:
             groups = [table[column] for column in family]
-            found[f"q{name[1:]}"] = p.groupby(groups, sort=False, dropna=False).transform(false_discovery_q)
+            q_values[f"q{name[1:]}"] = p.groupby(groups, sort=False, dropna=False).transform(
+                false_discovery_q
+            )
         else:
-            found[f"q{name[1:]}"] = false_discovery_q(p)
-    return table.assign(**found)
+            q_values[f"q{name[1:]}"] = false_discovery_q(p)
+    return table.assign(**q_values)
 
 
 def paired_difference(
@@ -277,14 +279,14 @@ def paired_difference(
     for a, b in pairs:
         common = present & frame[a].notna().to_numpy() & frame[b].notna().to_numpy()
         by_rows.setdefault(common.tobytes(), []).append((a, b))
-    found = {}
+    differences = {}
     for key, members in by_rows.items():
         block = frame.loc[np.frombuffer(key, dtype=bool)]
         if len(block) >= min_images:
-            found.update(_block_differences(block, members, target, clustering, resamples, seed))
+            differences.update(_block_differences(block, members, target, clustering, resamples, seed))
         else:
-            found.update(dict.fromkeys(members, {"n": len(block)}))
-    rows = [{"measure_a": a, "measure_b": b, **found[a, b]} for a, b in pairs]
+            differences.update(dict.fromkeys(members, {"n": len(block)}))
+    rows = [{"measure_a": a, "measure_b": b, **differences[a, b]} for a, b in pairs]
     table = pd.DataFrame(rows).reindex(columns=DIFFERENCE_COLUMNS)
     return add_q(table).assign(resamples=resamples, seed=seed, cluster=clustering.unit)
 

@@ -166,13 +166,13 @@ def halves_behind(frame: pd.DataFrame, target: str = "memorability") -> tuple[np
         (n, splits) scores of the first and of the second halves; None where there are none, one is unknown, or
         the score is not their mean (then they say nothing about its noise).
     """
-    found: tuple[dict[int, str], dict[int, str]] = ({}, {})
+    halves: tuple[dict[int, str], dict[int, str]] = ({}, {})
     for name in frame.columns:
         match = re.fullmatch(HALF_PATTERN, str(name))
         if match:
-            found[int(match[1]) - 1][int(match[2])] = name
-    splits = sorted(found[0].keys() & found[1].keys())
-    first, second = (frame[[half[k] for k in splits]].to_numpy(np.float64) for half in found)
+            halves[int(match[1]) - 1][int(match[2])] = name
+    splits = sorted(halves[0].keys() & halves[1].keys())
+    first, second = (frame[[half[k] for k in splits]].to_numpy(np.float64) for half in halves)
     mean = (first + second).mean(axis=1) / 2 if splits else np.empty(0)
     explained = splits and np.allclose(mean, frame[target], rtol=0, atol=SCORE_TOLERANCE)
     return (first, second) if explained else None
@@ -219,9 +219,9 @@ def score_reliability(
     Returns:
         As `noise_ceiling` or `ceiling_from_halves`; None where neither counts nor halves explain the score.
     """
-    found = counts_behind(frame, target, counts)
-    if found is not None:
-        return noise_ceiling(**found, splits=splits, seed=seed)
+    behind = counts_behind(frame, target, counts)
+    if behind is not None:
+        return noise_ceiling(**behind, splits=splits, seed=seed)
     halves = halves_behind(frame, target)
     return None if halves is None else ceiling_from_halves(*halves)
 
@@ -238,8 +238,8 @@ def score_ceiling(
     Returns:
         Ceiling in (0, 1]; NaN where neither counts nor halves explain the score.
     """
-    found = score_reliability(frame, target, counts, splits, seed)
-    return float("nan") if found is None else float(found["ceiling"])
+    reliability = score_reliability(frame, target, counts, splits, seed)
+    return float("nan") if reliability is None else float(reliability["ceiling"])
 
 
 def resampled_ceiling(
@@ -272,10 +272,10 @@ def resampled_ceiling(
         Ceiling in (0, 1], NaN where the halves do not correlate positively, and (resamples,) ceilings; None where
         neither counts nor halves explain the score.
     """
-    found = _halves(frame, target, counts, splits, seed)
-    if found is None:
+    half_scores = _halves(frame, target, counts, splits, seed)
+    if half_scores is None:
         return None
-    first, second, usable = found
+    first, second, usable = half_scores
     inside = None if strata is None else np.unique(strata[usable], return_inverse=True)[1]
     pairs = [
         tuple([make_ranking(half, inside)] for half in halves)

@@ -80,13 +80,13 @@ def regression_metrics(
         return table
     at = table.set_index("metric")["value"]
     for name, some in (("p", clusters), ("p_independent", None)):
-        found = {
+        estimates = {
             metric: float(
                 rho_p(observed[:, None], predicted[:, None], np.array([[at[metric]]]), some, s, seed)[0, 0]
             )
             for metric, s in zip(CORRELATIONS, strata, strict=False)
         }
-        table[name] = table["metric"].map(found).astype(np.float64)
+        table[name] = table["metric"].map(estimates).astype(np.float64)
     return table
 
 

@@ -182,12 +182,12 @@ def _over_ceiling(
     names += ["rho_over_ceiling", "ci_low_rho_over_ceiling", "ci_high_rho_over_ceiling"]
     values = {name: np.full(rho.shape, np.nan) for name in names}
     for t, target in enumerate(targets):
-        found = resampled_ceiling(
+        own_ceiling = resampled_ceiling(
             block, target, resampler, counts=options.counts, splits=options.splits, seed=options.seed
         )
-        if found is None:
+        if own_ceiling is None:
             continue
-        ceiling, drawn = found
+        ceiling, drawn = own_ceiling
         share = rho[t] / ceiling
         ends = [
             *resampler.interval(ceiling, drawn, correlation=True),
@@ -233,7 +233,7 @@ def _within_ceiling(alike: pd.DataFrame, targets: list[str], values: dict, optio
     rho = values["rho_within_category"]
     ceilings = np.full(rho.shape, np.nan)
     for t, target in enumerate(targets):
-        found = resampled_ceiling(
+        ceiling = resampled_ceiling(
             alike,
             target,
             Resampler(len(alike), 0, options.seed),
@@ -242,8 +242,8 @@ def _within_ceiling(alike: pd.DataFrame, targets: list[str], values: dict, optio
             splits=options.splits,
             seed=options.seed,
         )
-        if found is not None:
-            ceilings[t] = found[0]
+        if ceiling is not None:
+            ceilings[t] = ceiling[0]
     return {"ceiling_within_category": ceilings, "rho_within_category_over_ceiling": rho / ceilings}
 
 

@@ -103,8 +103,8 @@ def prepare_study(run: Run, args: Namespace, checkpoint: Path) -> Study:
     network = CodeNetwork(autoencoder.encoder, autoencoder.decoder, head)
     ridge = fit_ridge(data.latents, data.scores, data.split.train, data.split.val)
     codes = take_rows(data.latents, data.split.train)
-    found = nearest_neighbours(codes, SearchSettings())
-    if found is None:  # only a rank that shares a search with others gets none
+    neighbours = nearest_neighbours(codes, SearchSettings())
+    if neighbours is None:  # only a rank that shares a search with others gets none
         raise RuntimeError("the search for neighbours of the training codes came back empty")
     identity = {
         "encoder": encoder["sha256"],
@@ -118,7 +118,7 @@ def prepare_study(run: Run, args: Namespace, checkpoint: Path) -> Study:
         network,
         ridge_direction(ridge),
         resampled_heads(data, meta, ridge, args, run.device),
-        neighbourhood_of(codes, found.distance[:, 0], args.radius_quantile),
+        neighbourhood_of(codes, neighbours.distance[:, 0], args.radius_quantile),
         None,
         identity,
         data,
