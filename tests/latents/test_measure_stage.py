@@ -60,6 +60,11 @@ def test_disagreement_in_sign_is_said_in_words():
     assert "by 2 less (1 with an interval below 0; most by nearest_euclidean, rho -0.100)" in said
 
 
+def test_signs_that_chance_explains_are_not_said_to_hang_on_the_measure():
+    said = signs_in_words(plain(centroid=0.2, nearest_euclidean=-0.01))
+    assert said.startswith("Signs differ, but not on both sides beyond chance: by 1 of 2 measures")
+
+
 @pytest.mark.parametrize(("sign", "word"), [(1, "more"), (-1, "less")])
 def test_agreement_is_said_too(sign, word):
     said = signs_in_words(plain(centroid=0.2 * sign, nearest_euclidean=0.1 * sign))

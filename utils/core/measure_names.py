@@ -39,8 +39,11 @@ def signs_in_words(rows: pd.DataFrame) -> str:
         side = "more" if less.empty else "less"
         return f"By every one of {len(plain)} measures, distinctive images are {side} memorable."
     sure = int((more["ci_low"] > 0).sum()), int((less["ci_high"] < 0).sum())
+    verdict = (
+        "The sign hangs on the measure" if all(sure) else "Signs differ, but not on both sides beyond chance"
+    )
     return (
-        f"The sign hangs on the measure: by {len(more)} of {len(plain)} measures distinctive images are more memorable "
+        f"{verdict}: by {len(more)} of {len(plain)} measures distinctive images are more memorable "
         f"({sure[0]} with an interval above 0; most by {more.loc[more['rho'].idxmax(), 'measure']}, rho "
         f"{more['rho'].max():.3f}), by {len(less)} less ({sure[1]} with an interval below 0; most by "
         f"{less.loc[less['rho'].idxmin(), 'measure']}, rho {less['rho'].min():.3f})."

@@ -146,14 +146,17 @@ def _is_feature(name: str) -> bool:
 
 
 def _target_matrix(table: pd.DataFrame, order: list[str]) -> pd.DataFrame:
-    """Features by targets, memorability first; targets of several models carry the model's name."""
+    """Features by targets, memorability first; targets of several models carry the model's name.
+
+    Targets that are undefined with every feature (objects where nobody looked for any) are left out.
+    """
     several = table.loc[table["model"] != "", "model"].nunique() > 1
     names = table["target"] + (
         table["model"].map(lambda model: f" ({model})" if model else "") if several else ""
     )
     names = names.map(lambda name: shorten(name, 34))
     matrix = table.assign(name=names).pivot(index="feature", columns="name", values="rho")
-    return matrix.reindex(index=order, columns=list(dict.fromkeys(names)))
+    return matrix.reindex(index=order, columns=list(dict.fromkeys(names))).dropna(axis=1, how="all")
 
 
 def _draw_matrix(axes: Axes, values: pd.DataFrame, limit: float, label: str, shrink: float) -> None:

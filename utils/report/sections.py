@@ -8,7 +8,7 @@ import pandas as pd
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
 from utils.core.measure_names import MEASURES, WITHIN, signs_in_words
-from utils.core.names import HEADLINE_LOSS, LOSSES
+from utils.core.names import HEADLINE_LOSS, LOSSES, RIVAL_MODEL
 from utils.core.tables import models_with, output_file, read_table
 from utils.report.blocks import (
     INTERVAL_SCALE,
@@ -24,9 +24,9 @@ from utils.report.blocks import (
 
 TOP_FEATURES = 12
 PRIMARY_HYPOTHESIS = (
-    "The primary hypothesis: over all images, those that the fine-tuned autoencoder reconstructs worse "
-    f"({HEADLINE_LOSS}, the loss it was trained with) are remembered better. It is one test, judged by its own interval "
-    "and p. Everything else in this report is exploratory: read it with its q, which is taken over the tests of one claim."
+    "The primary hypothesis: over all images, those that the fine-tuned autoencoder reconstructs worse by {loss} are "
+    "remembered better. It is one test, judged by its own interval and p. Everything else in this report is exploratory: "
+    "read it with its q, which is taken over the tests of one claim."
 )
 
 
@@ -105,15 +105,24 @@ def _evaluation(output_path: Path) -> list[Block]:
         f"Spearman's ρ with the memorability score; {_resampled(frame)} Within category: the same after ranking inside each "
         "category, so that a difference between categories cannot pass for an effect."
     )
+    measures = list(frame.loc[frame["model"] != RIVAL_MODEL, "measure"]) or list(frame["measure"])
+    headline = HEADLINE_LOSS if HEADLINE_LOSS in measures or not measures else measures[0]
     blocks = [
-        correlation_block(f"Losses of {model}", rows, "loss", path.name, HEADLINE_LOSS, text)
+        correlation_block(
+            "Rivals that need no network" if model == RIVAL_MODEL else f"Losses of {model}",
+            rows,
+            "measure" if model == RIVAL_MODEL else "loss",
+            path.name,
+            headline,
+            text,
+        )
         for model, rows in _by_model(frame)
     ]
     comparisons = output_file(output_path, "loss_comparisons")
     frame = read_table(comparisons, "loss_comparisons")
     differ = int((frame["q"] < 0.05).sum())
     return [
-        {"kind": "text", "text": PRIMARY_HYPOTHESIS},
+        {"kind": "text", "text": PRIMARY_HYPOTHESIS.format(loss=headline)},
         *blocks,
         *_slopes(output_path),
         {
