@@ -300,6 +300,15 @@ def test_defaults_stay_the_stages_own(stage: Stage) -> None:
     assert arguments == list(stage.flags)
 
 
+def test_what_is_resampled_as_a_whole_reaches_every_stage_that_infers() -> None:
+    args = run_pipeline.get_parser().parse_args(["--cluster", "none"])
+    told = {stage.name for stage in run_pipeline.STAGES if "--cluster" in stage_arguments(stage, args)}
+    assert told == {stage.name for stage in run_pipeline.STAGES} - {
+        "autoencoder_finetune",
+        "autoencoder_test",
+    }
+
+
 def test_demo_is_a_default_that_yields() -> None:
     args = run_pipeline.get_parser(demo=True).parse_args(
         ["--demo", "--weights", "pretrained", "--ig-steps", "50"]

@@ -16,7 +16,7 @@ from utils.core.errors import UserError
 from utils.core.files import read_json, write_json
 
 RECORD_FILE = "pipeline.json"
-GROUPS = ("data", "output", "models", "compute", "batch", "weights", "scenes")
+GROUPS = ("data", "output", "models", "compute", "cluster", "batch", "weights", "scenes")
 _SHARED_OUTPUTS = {"skipped_images.csv"}  # every stage replaces its own rows of these
 _NOT_STAGES_CODE = "utils/report"  # shows what the stages made, and makes none of it
 
