@@ -18,7 +18,7 @@ DEFAULT_IMAGES = 32
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the script's parser."""
-    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "batch", "weights")
+    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "cluster", "batch", "weights")
     parser.set_defaults(limit=DEFAULT_IMAGES)
     moves = parser.add_argument_group("moves (--limit counts images of the split)")
     moves.add_argument(

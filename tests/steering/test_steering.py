@@ -395,3 +395,18 @@ def test_scores_of_another_predictor_find_their_pictures(tmp_path):
 def test_budgets_that_leave_nothing_are_refused(budgets, lpips, message):
     with pytest.raises(UserError, match=message):
         stage.check_budgets(Namespace(psnr_budget=budgets, lpips_budget=lpips, weights="pretrained"))
+
+
+def test_images_of_one_group_are_alike_and_single_ones_are_not():
+    images = pd.DataFrame(
+        {"image_id": list("abcd"), "group": ["x", "x", "y", ""], "subcategory": list("ssss")}
+    )
+    labels = stage.cluster_labels(images, None)
+    assert labels["a"] == labels["b"]
+    assert labels.nunique() == 3
+    assert stage.cluster_labels(images.assign(group=""), None).tolist() == list(
+        "abcd"
+    )  # one subcategory says nothing
+    assert stage.cluster_labels(images, "none").tolist() == list("abcd")
+    kinds = images.assign(group="", category="k", subcategory=["s", "s", "t", "t"])
+    assert stage.cluster_labels(kinds, None).nunique() == 2

@@ -31,6 +31,7 @@ from utils.prediction.ridge import RidgeFit, fit_ridge, fit_standardisation
 from utils.prediction.stage import saved_settings
 from utils.prediction.training import train_mlp
 from utils.reconstruction.losses import cached_losses
+from utils.statistics.clusters import find_clusters
 from utils.steering.controls import (
     DISTURBANCES,
     to_unit_range,
@@ -131,15 +132,21 @@ def ridge_direction(fit: RidgeFit) -> Tensor:
     return torch.from_numpy(fit.weights / fit.standardisation.scale)
 
 
-def cluster_labels(images: pd.DataFrame) -> np.ndarray:
-    """Return which images are alike: by group where there are any, else by subcategory, else each by itself."""
-    for column in ("group", "subcategory"):
-        if column in images:
-            labels = images[column].fillna("").astype(str)
-            if labels.duplicated().any() and labels.nunique() > 1:
-                # An image without a label is alike to none.
-                return np.where(labels == "", images["image_id"], labels)
-    return images["image_id"].to_numpy()
+def cluster_labels(images: pd.DataFrame, choice: str | None) -> pd.Series:
+    """Return which images are alike.
+
+    Args:
+        images: All images of the study, with ``image_id`` and, where known, ``group``, ``category`` and ``subcategory``.
+        choice: ``--cluster``; None takes groups (crops of one photograph) where there are any, which a judge must not
+            see on both sides, else what :func:`utils.statistics.clusters.find_clusters` takes.
+
+    Returns:
+        A label by ``image_id``; the id itself for an image that is alike to none.
+    """
+    if choice is None and "group" in images and images["group"].fillna("").replace("", np.nan).nunique() > 1:
+        choice = "group"
+    labels = find_clusters(images, choice).labels
+    return (images["image_id"] if labels is None else labels).set_axis(images["image_id"])
 
 
 def resampled_heads(
@@ -157,7 +164,7 @@ def resampled_heads(
     Returns:
         Pairs of a head and the direction of a ridge on the same resample.
     """
-    labels = pd.Series(cluster_labels(data.images), index=data.images["position"].to_numpy())
+    labels = cluster_labels(data.images, args.cluster).set_axis(data.images["position"].to_numpy())
     of_train = labels.reindex(data.split.train)
     members = {name: part.index.to_numpy() for name, part in of_train.groupby(of_train)}
     names = sorted(members)
@@ -232,7 +239,7 @@ def make_judge(run: Run, args: Namespace, study: Study) -> Judge | TableJudge | 
         images["image_id"].tolist(),
         decode_all(study.network, codes, run.device, args),
         images["memorability"].to_numpy(float),
-        cluster_labels(images).tolist(),
+        cluster_labels(study.data.images, args.cluster).reindex(images["image_id"]).tolist(),
         seed=args.seed,
     )
     log.info(
@@ -286,6 +293,7 @@ def steer(run: Run, args: Namespace, study: Study, images: pd.DataFrame) -> Shar
         "weights": args.weights if args.lpips_budget is not None else None,
         "radius_quantile": args.radius_quantile,
         "head_resamples": args.head_resamples,
+        "cluster": args.cluster,
         "image_size": args.image_size,
         "seed": args.seed,
         "caveat": run.caveat,
@@ -387,7 +395,7 @@ def write_tables(
     table, heads, features = table_rows(result.frame())
     about = ["image_id", "category", "subcategory", "memorability"]
     table = table.merge(images[about], on="image_id", validate="many_to_one")
-    clusters = pd.Series(cluster_labels(images), index=images["image_id"])
+    clusters = cluster_labels(study.data.images, args.cluster)
     with_clusters = table.assign(cluster=table["image_id"].map(clusters))
     summary = summarise(with_clusters, heads, args.resamples, args.seed)
     summary = summary.assign(resamples=args.resamples, seed=args.seed)
