@@ -667,3 +667,19 @@ def test_predictions_that_do_not_fit_are_refused():
         classification_metrics([0.2, 0.9], [0.1, 0.3], 0.5)
     with pytest.raises(ValueError, match="one group label per image"):
         regression_metrics([1, 2, 3], [1, 2, 4], groups=["a", None, "b"])
+
+
+def test_no_interval_reaches_beyond_its_metric():
+    """Three clusters, of which one is predicted badly: Student's t alone would give an R2 above 1 and an error below 0."""
+    rng = np.random.default_rng(4)
+    clusters = np.repeat([0, 1, 2], 8)
+    observed = rng.normal(size=24)
+    predicted = observed + rng.normal(0, [0.05, 0.05, 2.0], (8, 3)).T.ravel()
+    table = regression_metrics(observed, predicted, resamples=200, clusters=clusters).set_index("metric")
+    assert table.loc["r2", "ci_high"] == 1
+    assert table.loc["r2", "ci_low"] < -1
+    assert table.loc["mse", "ci_low"] == 0
+    assert table.loc["mse", "ci_high"] > 1
+    above = classification_metrics(observed > 0, predicted, 0.0, resamples=200, clusters=clusters)
+    assert above["ci_low"].min() >= 0
+    assert above["ci_high"].max() == 1

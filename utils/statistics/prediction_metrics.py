@@ -21,6 +21,9 @@ METRIC_COLUMNS = ["metric", "value", "ci_low", "ci_high", "n"]
 CLUSTER_COLUMNS = ["ci_low_independent", "ci_high_independent", "p", "p_independent"]
 CORRELATIONS = ("spearman", "spearman_within_category")
 SKEWED = ("r2", "ap")  # metrics whose percentile interval is too narrow at small n
+# Where a metric ends, for those that do not lie in [0, 1].
+LEAST = {**dict.fromkeys(CORRELATIONS, -1.0), "r2": -np.inf}
+MOST = {"mse": np.inf, "mae": np.inf}
 
 
 def regression_metrics(
@@ -178,7 +181,10 @@ class _Plan:
             left_out = leave_one_out(evaluate, self.n, resampler.clusters)
             ends = bca_interval(value, samples, left_out)
             low, high = (np.where(skewed, a, b) for a, b in zip(ends, (low, high), strict=True))
-        return value, low, high
+        # The jackknife's t knows nothing of where a metric ends; beyond it there is no value to be sure of.
+        least = np.array([LEAST.get(name, 0.0) for name in names])
+        most = np.array([MOST.get(name, 1.0) for name in names])
+        return value, np.maximum(low, least), np.minimum(high, most)
 
 
 def _with_intervals(names: list[str], evaluate: Statistic, plan: _Plan) -> pd.DataFrame:
