@@ -25,18 +25,10 @@ from utils.core.cli import (
     run_script,
 )
 from utils.core.errors import UserError
-from utils.core.log import log
+from utils.core.log import in_words, log
 from utils.core.names import ARCHITECTURES, DETECTORS, LOSSES, RECIPES, SEGMENTERS
-from utils.report.pipeline import (
-    GROUPS,
-    Stage,
-    code_fingerprint,
-    in_words,
-    parse_extras,
-    record_stage,
-    stage_arguments,
-    why_run,
-)
+from utils.pipeline.records import code_fingerprint, record_stage, why_run
+from utils.pipeline.stages import GROUPS, Stage, parse_extras, stage_arguments
 
 ROOT = Path(__file__).resolve().parent
 

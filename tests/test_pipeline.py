@@ -16,7 +16,8 @@ from conftest import edit_in_place
 import run_pipeline
 from utils.core.cli import run_script
 from utils.core.errors import UserError
-from utils.report.pipeline import Stage, in_words, parse_extras, stage_arguments
+from utils.core.log import in_words
+from utils.pipeline.stages import Stage, parse_extras, stage_arguments
 
 FAKE_STAGE = """
 import json, pathlib, sys

@@ -1,1 +1,1 @@
-"""The whole study: which stage has to run again, and one page that shows what came out."""
+"""The whole study on one page that shows what came out."""

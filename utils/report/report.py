@@ -18,10 +18,11 @@ from typing import Any
 from utils.core.caveats import Caveats
 from utils.core.errors import UserError
 from utils.core.files import atomic_path, read_json
+from utils.core.log import in_words
 from utils.core.tables import output_file, read_table
+from utils.pipeline.records import read_record
 from utils.report.blocks import Block, missing_block, table_block, table_row
 from utils.report.headline import headline_tiles
-from utils.report.pipeline import in_words, read_record
 from utils.report.sections import STAGE_BLOCKS
 from utils.report.steering import steering_blocks
 
