@@ -1,12 +1,17 @@
 """The project as a whole: imports do no work, one thing stands in one place, the commands of the README exist."""
 
 import ast
+import importlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 from conftest import PROJECT_ROOT
+
+from utils.core.cli import run_script
+from utils.core.examples import EXAMPLES
 
 SCRIPTS = sorted(path.name for path in PROJECT_ROOT.glob("*.py"))
 MODULES = sorted(path for folder in ("models", "utils") for path in (PROJECT_ROOT / folder).rglob("*.py"))
@@ -133,3 +138,26 @@ def test_the_readme_prints_commands_that_parse():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_ends_with_three_examples_that_parse(script, capsys):
+    stem = script.removesuffix(".py")
+    module = importlib.import_module(stem)
+    with pytest.raises(SystemExit) as stopped:
+        run_script(module.main, module.get_parser, ["--help"])
+    assert stopped.value.code == 0
+    shown = re.findall(r"^  (python .+)$", capsys.readouterr().out.partition("\nexamples:\n")[2], flags=re.M)
+    assert shown == [command for command, _ in EXAMPLES[stem]]
+    assert len(shown) == 3
+    for command in shown:
+        words = shlex.split(command)
+        assert words[:2] == ["python", script]
+        module.get_parser().parse_args(words[2:])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_the_readme_lets_one_type_behind_any_stage_is_accepted_by_each(script):
+    parser = importlib.import_module(script.removesuffix(".py")).get_parser()
+    args = parser.parse_args(["--sample", "--weights", "available", "--image-size", "96"])
+    assert (args.sample, args.weights, args.image_size) == (True, "available", 96)

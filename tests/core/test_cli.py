@@ -12,6 +12,7 @@ from utils.core.cli import (
     positive_int,
     run_script,
     share_below_one,
+    shared_names,
 )
 from utils.core.errors import UserError
 from utils.core.log import log
@@ -156,3 +157,50 @@ def test_shares_are_from_0_up_to_but_not_including_1():
     ):
         with pytest.raises(argparse.ArgumentTypeError, match=message):
             share_below_one(text)
+
+
+def help_of(parser):
+    return " ".join(parser.format_help().split())
+
+
+def said_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        run_script(lambda args: None, parser, list(arguments))
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["--output_path", "x"], "--output-path"),
+        (["--batchsize", "3"], "--batch-size"),
+        (["--image-siz=96"], "--image-size"),
+        (["--overwite"], "--overwrite"),
+        (["--weights", "availble"], "available"),
+        (["--on-error", "Skip"], "skip"),
+        (["--split-by", "groups"], "group"),
+    ],
+)
+def test_a_mistyped_flag_or_value_is_one_line_with_what_was_meant(capsys, arguments, meant):
+    said = said_of(capsys, *arguments)
+    assert said.count("\n") == 1
+    assert f"Did you mean {meant}?" in said
+    assert said.endswith("--help\n")
+
+
+@pytest.mark.parametrize("arguments", [["--nothing-like-it"], ["picture.jpg"], ["--limit", "0"], ["--seed"]])
+def test_nothing_is_suggested_where_nothing_comes_near(capsys, arguments):
+    said = said_of(capsys, *arguments)
+    assert said.count("\n") == 1
+    assert "Did you mean" not in said
+
+
+@pytest.mark.parametrize("groups", [("output",), ("data", "output"), ALL_GROUPS])
+def test_flags_of_a_whole_study_are_accepted_by_every_parser(groups):
+    typed = ["--sample", "--weights", "available", "--image-size", "96"]
+    args = build_parser("x", *groups).parse_args(typed)
+    assert (args.sample, args.weights, args.image_size) == (True, "available", 96)
+    says = "of no effect in this one" in help_of(build_parser("x", *groups))
+    assert says == (groups != ALL_GROUPS)
+    assert ("image_size" in shared_names(*groups)) == (groups == ALL_GROUPS)

@@ -5,14 +5,18 @@ torch, numpy and their kin inside ``main``.
 """
 
 import argparse
+import difflib
 import errno
+import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from utils.core.errors import UserError
+from utils.core.examples import EXAMPLES
 from utils.core.log import log, setup_logging
 from utils.core.names import (
     CLUSTERS,
@@ -44,6 +48,48 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if any(action.default is value for value in (None, False, True, argparse.SUPPRESS)):
             return action.help or ""
         return super()._get_help_string(action) or ""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends ``--help`` with worked examples, and a mistake with one line that says what was probably meant.
+
+    Attributes:
+        examples: (command, what it is for) pairs.
+    """
+
+    examples: Sequence[tuple[str, str]] = ()
+
+    def format_help(self) -> str:
+        shown = [f"  {command}\n      {purpose}" for command, purpose in self.examples]
+        return "\n".join([super().format_help(), "examples:", *shown, ""]) if shown else super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        meant = self._meant(message)
+        hint = f" Did you mean {meant}?" if meant else ""
+        self.exit(
+            EXIT_USER_ERROR,
+            f"ERROR: {message.rstrip('.')}.{hint} All flags: python {self.prog} --help\n",
+        )
+
+    def _meant(self, message: str) -> str:
+        """Return the flag or value most like the one that a message refuses; empty where none is."""
+        flag, _, value = message.partition(": invalid choice: ")
+        if value:
+            action = next((a for a in self._actions if "/".join(a.option_strings) in flag.split()), None)
+            written = re.match(r"'([^']*)'", value)
+            return _nearest(written[1] if written else "", map(str, (action and action.choices) or ()))
+        if not message.startswith("unrecognized arguments: "):
+            return ""
+        unknown = next((word for word in message.split() if word.startswith("-")), "").partition("=")[0]
+        return _nearest(unknown, self._option_string_actions)
+
+
+def _nearest(written: str, known: Iterable[str]) -> str:
+    """Return the known word that a written one begins, or else most resembles; empty where none comes near."""
+    known = sorted(known)
+    flat = written.lower().replace("_", "-")
+    begun = [name for name in known if len(flat) > 3 and name.lower().startswith(flat)]
+    return next(iter(begun or difflib.get_close_matches(flat, known, 1)), "")
 
 
 def positive_int(text: str) -> int:
@@ -81,6 +127,14 @@ def share_below_one(text: str) -> float:
     return value
 
 
+def _sample_flag(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--sample",
+        action="store_true",
+        help="use the embedded sample (planted scores) in place of --data-dir",
+    )
+
+
 def _data_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--data-dir", type=Path, default=Path("MemCat"), help="folder with the images and the score table"
@@ -106,11 +160,7 @@ def _data_flags(group: argparse._ArgumentGroup) -> None:
         choices=SPLIT_BY,
         help="what is never divided between training, validation and test (default: group, where there are any)",
     )
-    group.add_argument(
-        "--sample",
-        action="store_true",
-        help="use the embedded sample (planted scores) in place of --data-dir",
-    )
+    _sample_flag(group)
     group.add_argument(
         "--limit",
         type=positive_int,
@@ -139,7 +189,7 @@ def _models_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _compute_flags(group: argparse._ArgumentGroup) -> None:
+def _image_size_flag(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--image-size",
         type=positive_int,
@@ -147,6 +197,10 @@ def _compute_flags(group: argparse._ArgumentGroup) -> None:
         metavar="PX",
         help="side of the square the networks see",
     )
+
+
+def _compute_flags(group: argparse._ArgumentGroup) -> None:
+    _image_size_flag(group)
     _processing_flags(group)
 
 
@@ -215,6 +269,18 @@ _GROUPS: dict[str, tuple[str, Callable[[argparse._ArgumentGroup], None]]] = {
 }
 
 
+# Flags of a whole study: what is typed behind one stage can be typed behind each.
+_EVERYWHERE = {"--sample": _sample_flag, "--image-size": _image_size_flag, "--weights": _weights_flags}
+
+
+def shared_names(*groups: str) -> dict[str, object]:
+    """Return the shared flags of the named groups that have a meaning there, as {name: default}."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for name in groups:
+        _GROUPS[name][1](parser.add_argument_group(name))
+    return vars(parser.parse_args([]))
+
+
 def build_parser(description: str, *groups: str) -> argparse.ArgumentParser:
     """Make a script's parser with the shared flags of the named groups.
 
@@ -224,15 +290,20 @@ def build_parser(description: str, *groups: str) -> argparse.ArgumentParser:
             ``compute`` without ``--image-size``.
 
     Returns:
-        A parser to which the script adds its own flags. Abbreviated flags are refused, so that a new flag
+        A parser to which the script adds its own flags. ``--sample``, ``--image-size`` and ``--weights`` are accepted
+        whatever the groups. Abbreviated flags are refused, so that a new flag
         never changes the meaning of somebody's command.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=_HelpFormatter, allow_abbrev=False
-    )
+    parser = _Parser(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
     for name in groups:
         title, add_flags = _GROUPS[name]
         add_flags(parser.add_argument_group(title))
+    absent = [add for flag, add in _EVERYWHERE.items() if flag not in parser._option_string_actions]
+    if absent:
+        title = "accepted, so that one set of flags can be given to every stage; of no effect in this one"
+        group = parser.add_argument_group(title)
+        for add in absent:
+            add(group)
     return parser
 
 
@@ -270,7 +341,11 @@ def run_script(
     Raises:
         SystemExit: With code 2 after a :class:`UserError` or a full or read-only disk, 130 after Ctrl-C.
     """
-    args = get_parser().parse_args(arguments)
+    parser = get_parser()
+    parser.prog = Path(main.__code__.co_filename).name
+    if isinstance(parser, _Parser):
+        parser.examples = EXAMPLES.get(parser.prog.removesuffix(".py"), ())
+    args = parser.parse_args(arguments)
     _command[:] = [Path(main.__code__.co_filename).name, *(sys.argv[1:] if arguments is None else arguments)]
     setup_logging()
     try:

@@ -4,7 +4,7 @@ import argparse
 import shlex
 from dataclasses import dataclass
 
-from utils.core.cli import build_parser
+from utils.core.cli import shared_names
 from utils.core.errors import UserError
 
 GROUPS = ("data", "output", "models", "compute", "cluster", "batch", "weights", "scenes")
@@ -51,8 +51,7 @@ def parse_extras(texts: list[str], names: list[str]) -> dict[str, list[str]]:
 
 def stage_arguments(stage: Stage, args: argparse.Namespace) -> list[str]:
     """Return the arguments a stage's script is given: its own flags, and shared ones unlike their default."""
-    defaults = vars(build_parser("", *GROUPS).parse_args([]))
-    takes = set(vars(build_parser("", *stage.groups).parse_args([])))
+    defaults, takes = shared_names(*GROUPS), shared_names(*stage.groups)
     values = {
         name: getattr(args, name)
         for name in defaults
