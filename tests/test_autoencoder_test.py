@@ -1,13 +1,16 @@
+import io
 import logging
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import PROJECT_ROOT, assert_user_error, run_script_process
+from PIL import Image
 from skimage.metrics import structural_similarity
 
 import autoencoder_test
@@ -114,7 +117,8 @@ def test_values_do_not_depend_on_the_batch_size(mini_memcat, output, baseline, b
 def test_rerun_is_up_to_date_and_needs_no_trunks(mini_memcat, baseline, monkeypatch, caplog):
     output = baseline
     before = {path: path.read_bytes() for path in output.glob("*small*")}
-    assert {path.name for path in before} == {"small.pth", "test_loss_small.csv", "reconstructions_small.png"}
+    names = {"small.pth", "test_loss_small.csv", "reconstructions_small.png", "pairs_small.zip"}
+    assert {path.name for path in before} == names
 
     def refuse(*args, **kwargs):
         raise AssertionError("the losses were computed again")
@@ -129,7 +133,7 @@ def test_rerun_is_up_to_date_and_needs_no_trunks(mini_memcat, baseline, monkeypa
 def test_stopped_and_run_again_gives_the_same_bytes(mini_memcat, output, monkeypatch):
     one = ("--batch-size", 1)
     run(mini_memcat, output, *one)
-    names = ("test_loss_small.csv", "reconstructions_small.png")
+    names = ("test_loss_small.csv", "reconstructions_small.png", "pairs_small.zip")
     whole = [(output / name).read_bytes() for name in names]
     for name in names:
         (output / name).unlink()
@@ -301,3 +305,22 @@ def test_figure_shows_both_numbers_and_both_pictures():
     assert shown.shape == (8, 17, 3)
     assert (shown[:, :8] == 0).all()
     assert (shown[:, 9:] == 0.5).all()
+
+
+def test_every_image_has_its_picture_beside_its_reconstruction_in_the_order_of_the_table(
+    mini_memcat, baseline
+):
+    found = table(baseline)
+    model, _ = load_autoencoder(baseline / "small.pth")
+    with zipfile.ZipFile(baseline / "pairs_small.zip") as pack:
+        assert len(pack.namelist()) == len(found) == 12
+        for number in (0, 7, 11):
+            pixels = np.asarray(Image.open(io.BytesIO(pack.read(f"{number:06d}.jpg")))) / 255
+            image_id = found["image_id"].iloc[number]
+            image = load_pixels(mini_memcat / "MemCat_images" / "MemCat" / image_id, SIZE)
+            with torch.inference_mode():
+                reconstruction = model(torch.from_numpy(image)[None])[0].numpy()
+            expected = np.concatenate([image, reconstruction], axis=2).transpose(1, 2, 0)
+            # JPEG blurs; another image of the set would be off by several times as much.
+            assert np.abs(pixels.mean((0, 1)) - expected.mean((0, 1))).max() < 0.01
+            assert np.abs(pixels[:, :SIZE] - expected[:, :SIZE]).mean() < 0.08

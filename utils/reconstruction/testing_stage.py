@@ -6,6 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from models.autoencoder import Autoencoder
@@ -20,6 +21,7 @@ from utils.data.dataset import Dataset
 from utils.data.images import load_pixels
 from utils.reconstruction.examples import draw_examples, pick_examples
 from utils.reconstruction.losses import ReconstructionLosses, cached_losses, check_losses, uses_pretrained
+from utils.reconstruction.pairs import PAIR, encode_pairs, pack_pairs, pair_size
 
 
 def check_loss_flags(args: Namespace) -> None:
@@ -56,9 +58,11 @@ def make_work(args: Namespace, run: Run, model: Autoencoder) -> Work:
     def work(ids: list[str], values: list[np.ndarray]) -> Batch:
         with torch.inference_mode():
             images = torch.from_numpy(np.stack(values)).to(run.device, memory_format=torch.channels_last)
-            computed = losses().stored(losses()(images, model(images)))
+            reconstructions = model(images)
+            computed = losses().stored(losses()(images, reconstructions))
             columns = {name: value.double().cpu().tolist() for name, value in computed.items()}
-        check_finite(ids, columns)
+            check_finite(ids, columns)
+            columns[PAIR] = encode_pairs(images, reconstructions)
         return Batch([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
 
     return work
@@ -104,11 +108,13 @@ def write_results(
     """Write the table and the figure of one model."""
     about = dataset.table[["image_id", "path", "category", "subcategory", "memorability"]]
     table_path = output_file(args.output_path, "test_loss", label)
+    pairs_path = args.output_path / f"pairs_{label}.zip"
     if result.up_to_date:
         losses = run.read_table("test_loss", label, inherit=False)
         run.add_output(table_path)
     else:
-        losses = result.frame()
+        losses = pd.DataFrame(pack_pairs(result.rows(), pairs_path))
+    run.add_output(pairs_path)
     # The scores anew even when the losses are up to date: they may come from another column or table by now.
     columns = ["image_id", *args.losses, *(name for name in STORED_LOSSES if name in losses)]
     table = losses[columns].merge(about.drop(columns="path"), on="image_id", validate="one_to_one")
@@ -119,7 +125,7 @@ def write_results(
     chosen = about[about["image_id"].isin(wanted)]
     pixels = reconstruct(args, model, dict(zip(chosen["image_id"], chosen["path"], strict=True)), run.device)
     run.save_figure(draw_examples(groups, pixels, loss, label), f"reconstructions_{label}", formats=("png",))
-    result.finish([table_path])
+    result.finish([table_path, pairs_path])
 
 
 def losses_of_model(args: Namespace, run: Run, dataset: Dataset, path: Path) -> list[tuple[str, str]]:
@@ -135,6 +141,7 @@ def losses_of_model(args: Namespace, run: Run, dataset: Dataset, path: Path) -> 
         "weights": args.weights,
         "seed": args.seed if args.weights == "random" else None,
         "image_size": args.image_size,
+        "pairs": pair_size(args.image_size),
         "caveat": run.caveat,
     }
     label = path.stem if args.recipe == "corrected" else f"{path.stem}_released-losses"

@@ -111,6 +111,12 @@ OTHER_FILES = (
         "Originals beside reconstructions: best, median and worst by one loss.",
     ),
     OutputFile(
+        ("pairs_<model>.zip",),
+        "python autoencoder_test.py",
+        "Every image beside its reconstruction, 128 px each: `000000.jpg` is row 0 of `test_loss_<model>.csv`, and so on. "
+        "About 6 kB an image.",
+    ),
+    OutputFile(
         (*_figure("loss_forest"), *_figure("loss_scatter_<model>"), *_figure("reliability")),
         "python autoencoder_evaluation.py",
         "Correlations of the losses with memorability; losses against memorability; split halves of the scores.",
