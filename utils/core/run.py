@@ -8,7 +8,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from utils.core.device import resolve_device, seed_everything
 from utils.core.digests import FileDigests, file_digests, name_pictures
 from utils.core.figures import save_figure
 from utils.core.files import PROJECT_ROOT, check_writable, write_json
+from utils.core.locks import LOGS_FOLDER, one_at_a_time, only_run
 from utils.core.log import log
 from utils.core.names import SAMPLE_CAVEAT
 from utils.core.processes import is_main_rank, world_size
@@ -102,12 +103,14 @@ class Run:
         self._skipped: set[tuple[str, str]] = set()
         self._log_file: logging.Handler | None = None
         self._started = ""
+        self._lock = ExitStack()
 
     def __enter__(self) -> "Run":
         check_writable(self.output_path)
+        self._lock.enter_context(only_run(self.output_path, self.script))
         self._started = _now()
         if is_main_rank():
-            folder = self.output_path / "logs"
+            folder = self.output_path / LOGS_FOLDER
             folder.mkdir(exist_ok=True)
             self._log_file = logging.FileHandler(folder / f"{self.script}.log", encoding="utf-8")
             self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -119,7 +122,8 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        status = "complete" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)  # Ctrl-C, SIGTERM, SIGHUP
+        status = "complete" if kind is None else "interrupted" if interrupted else "failed"
         if is_main_rank():
             write_json(self.output_path / f"run_{self.script}.json", self._record(status, error))
             self.digests.save()
@@ -129,6 +133,7 @@ class Run:
         if self._log_file is not None:
             log.removeHandler(self._log_file)
             self._log_file.close()
+        self._lock.close()
 
     def _record(self, status: str, error: BaseException | None) -> dict[str, Any]:
         caveats = self._caveats | self._earlier_caveats
@@ -282,14 +287,15 @@ class Run:
         self._skipped.update(skipped)
         rows = sorted(self._skipped)
         path = output_file(self.output_path, "skipped_images")
-        new = pd.DataFrame(rows, columns=["image_id", "reason"]).assign(stage=self.script)
-        if path.exists():
-            old = read_table(path, "skipped_images")
-            new = pd.concat([old[old["stage"] != self.script], new], ignore_index=True)
-            new = new.sort_values(["image_id", "stage"], kind="stable")  # whichever stage ran last
-        elif not rows:
-            return
-        write_table(new, path, "skipped_images")
+        with one_at_a_time(self.output_path):  # another stage may be at the same table
+            new = pd.DataFrame(rows, columns=["image_id", "reason"]).assign(stage=self.script)
+            if path.exists():
+                old = read_table(path, "skipped_images")
+                new = pd.concat([old[old["stage"] != self.script], new], ignore_index=True)
+                new = new.sort_values(["image_id", "stage"], kind="stable")  # whichever stage ran last
+            elif not rows:
+                return
+            write_table(new, path, "skipped_images")
         self.add_output(path)
         if rows:
             shown = "; ".join(f"{name}: {reason}" for name, reason in rows[:5])

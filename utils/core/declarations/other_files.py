@@ -78,6 +78,11 @@ OTHER_FILES = (
     ),
     OutputFile(("logs/<script>.log",), _ALL, "What was printed, with times."),
     OutputFile(
+        ("logs/<script>.lock", "logs/shared_files.lock"),
+        _ALL,
+        "Locked while a run of the script is at work here, and says which; empty otherwise. Safe to delete then.",
+    ),
+    OutputFile(
         ("shards/<...>",),
         _ALL,
         "What unfinished work needs to go on, and digests of what was read; nothing to read.",
