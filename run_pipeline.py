@@ -10,14 +10,12 @@ failure stops the study and names the command to run again. Writes: what the sta
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from utils.core.cli import (
-    EXIT_INTERRUPTED,
     EXIT_USER_ERROR,
     build_parser,
     positive_float,
@@ -27,6 +25,7 @@ from utils.core.cli import (
 from utils.core.errors import UserError
 from utils.core.log import in_words, log
 from utils.core.names import ARCHITECTURES, DETECTORS, LOSSES, RECIPES, SEGMENTERS
+from utils.core.signals import run_child, signal_that_ended
 from utils.pipeline.records import code_fingerprint, record_stage, why_run
 from utils.pipeline.stages import GROUPS, Stage, parse_extras, stage_arguments
 
@@ -161,11 +160,21 @@ def _demo_text() -> str:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run the chosen stages, skip those that stand, then write the report."""
+    """Run the chosen stages, skip those that stand, then write the report; alone in the folder."""
     from utils.core.files import check_writable
+    from utils.core.locks import only_run
     from utils.report.report import write_report
 
     check_writable(args.output_path)
+    with only_run(args.output_path, "run_pipeline"):
+        run_stages(args)
+        report, figures = write_report(args.output_path)
+    log.info("Report:  %s (open it in a browser)", report)
+    log.info("Figures: %d files in %s", figures, args.output_path)
+
+
+def run_stages(args: argparse.Namespace) -> None:
+    """Run the chosen stages, skip those that stand."""
     extras = parse_extras(args.extra, [stage.name for stage in STAGES])
     chosen = [] if args.report_only else choose_stages(args)
     started = time.monotonic()
@@ -173,9 +182,6 @@ def main(args: argparse.Namespace) -> None:
         run_stage(stage, stage_arguments(stage, args) + extras.get(stage.name, []), args.output_path)
     if chosen:
         log.info("The stages took %s.", in_words(time.monotonic() - started))
-    report, figures = write_report(args.output_path)
-    log.info("Report:  %s (open it in a browser)", report)
-    log.info("Figures: %d files in %s", figures, args.output_path)
 
 
 def choose_stages(args: argparse.Namespace) -> list[Stage]:
@@ -215,7 +221,7 @@ def run_stage(stage: Stage, arguments: list[str], output_path: Path) -> None:
         return
     log.info("%s (%s): %s", place, reason or "--overwrite", shown)
     started, started_ns = time.monotonic(), time.time_ns()
-    status = subprocess.run([sys.executable, script, *arguments], check=False).returncode
+    status = run_child([sys.executable, script, *arguments])
     if status:
         _report_failure(place, shown, status)
     seconds = time.monotonic() - started
@@ -226,8 +232,8 @@ def run_stage(stage: Stage, arguments: list[str], output_path: Path) -> None:
 
 def _report_failure(place: str, shown: str, status: int) -> None:
     """Say which command failed, and leave."""
-    if status in (EXIT_INTERRUPTED, -2):
-        raise KeyboardInterrupt
+    if (ending := signal_that_ended(status)) is not None:
+        raise ending
     log.error("%s failed (exit code %d); its message stands above.", place, status)
     log.error("To run it again by itself:\n  %s", shown)
     log.error("The same run_pipeline.py command goes on from there.")

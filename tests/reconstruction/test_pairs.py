@@ -11,7 +11,9 @@ from PIL import Image
 from utils.reconstruction.pairs import encode_pairs, pack_pairs, pair_size
 
 
-@pytest.mark.parametrize(("image_size", "expected"), [(224, 128), (128, 128), (96, 96), (100, 96), (90, 88), (32, 32)])
+@pytest.mark.parametrize(
+    ("image_size", "expected"), [(224, 128), (128, 128), (96, 96), (100, 96), (90, 88), (32, 32)]
+)
 def test_a_picture_is_no_larger_than_the_image(image_size, expected):
     assert pair_size(image_size) == expected
 

@@ -26,6 +26,8 @@ from utils.core.names import (
     SEGMENTERS,
     SPLIT_BY,
 )
+from utils.core.signals import Ended, ended_by_signals, follow_pipeline
+from utils.core.streams import lasting_console
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -326,6 +328,7 @@ def command_with(flag: str, value: str) -> str:
     return shlex.join(["python", script, *kept, flag, value])
 
 
+@lasting_console()
 def run_script(
     main: Callable[[argparse.Namespace], object],
     get_parser: Callable[[], argparse.ArgumentParser],
@@ -339,8 +342,10 @@ def run_script(
         arguments: The command line without the program's name; the process's own when left out.
 
     Raises:
-        SystemExit: With code 2 after a :class:`UserError` or a full or read-only disk, 130 after Ctrl-C.
+        SystemExit: With code 2 after a :class:`UserError` or a full or read-only disk, 130 after Ctrl-C, 143 after
+            SIGTERM.
     """
+    follow_pipeline()
     parser = get_parser()
     parser.prog = Path(main.__code__.co_filename).name
     if isinstance(parser, _Parser):
@@ -349,7 +354,8 @@ def run_script(
     _command[:] = [Path(main.__code__.co_filename).name, *(sys.argv[1:] if arguments is None else arguments)]
     setup_logging()
     try:
-        main(args)
+        with ended_by_signals():
+            main(args)
     except UserError as error:
         log.error("%s", error)
         raise SystemExit(EXIT_USER_ERROR) from None
@@ -367,6 +373,8 @@ def run_script(
         place = error.filename or "a file"
         log.error("Could not read or write %s: %s.", place, _DISK_ERRORS[error.errno])
         raise SystemExit(EXIT_USER_ERROR) from None
-    except KeyboardInterrupt:
-        log.error("Interrupted. What was finished is kept; run the same command again to go on.")
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    except KeyboardInterrupt as error:
+        code = error.exit_code if isinstance(error, Ended) else EXIT_INTERRUPTED
+        said = "Interrupted" if code == EXIT_INTERRUPTED else f"Interrupted ({error})"
+        log.error("%s. What was finished is kept; run the same command again to go on.", said)
+        raise SystemExit(code) from None

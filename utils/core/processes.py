@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,4 +44,8 @@ def barrier() -> None:
     if not dist.is_initialized():
         # gloo on every device: ranks exchange nothing but these meetings. Days, since one rank may have far more to do.
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
-    dist.barrier()
+    # Looked at rather than waited for: inside torch's own wait Python hears no signal, and SIGTERM would go unheard.
+    meeting = dist.barrier(async_op=True)
+    while not meeting.is_completed():
+        time.sleep(0.01)
+    meeting.wait()  # raises what went wrong

@@ -29,6 +29,7 @@ from utils.core.log import log
 from utils.core.names import SHARDS_FOLDER
 from utils.core.processes import barrier, is_main_rank, rank, world_size
 from utils.core.shard_files import Shard, open_shard, read_header, shard_path
+from utils.core.signals import follow_parent_as_worker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,6 +211,7 @@ def prepare_worker() -> None:
 
     cv2.setNumThreads(1)
     keep_freed_memory()
+    follow_parent_as_worker()
 
 
 def _make_pool(executor: str, workers: int) -> Executor | None:

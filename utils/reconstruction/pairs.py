@@ -47,7 +47,9 @@ def encode_pairs(images: torch.Tensor, reconstructions: torch.Tensor) -> list[by
     encoded = []
     for one in pixels:
         buffer = io.BytesIO()
-        Image.fromarray(one).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)  # halved chroma bleeds across
+        Image.fromarray(one).save(
+            buffer, "JPEG", quality=_QUALITY, subsampling=0
+        )  # halved chroma bleeds across
         encoded.append(buffer.getvalue())
     return encoded
 
