@@ -23,11 +23,22 @@ from models.autoencoder import (
     width_of,
 )
 from models.mlp import MemorabilityMLP
+from models.weight_contents import (
+    AUTOENCODER_META,
+    DIGEST_NAME,
+    MAKE_AGAIN,
+    MLP_SHAPE,
+    TENSORS,
+    TRAIN_MLP,
+    TRAINED_SHAPE,
+    content_digest,
+)
 from utils.core.digests import file_digests
 from utils.core.errors import UserError
 from utils.core.files import atomic_path
 from utils.core.log import log
 from utils.core.names import BASE_CHECKPOINT, PRETRAINED_PREFIX
+from utils.core.schema import Shape, check_shape, mismatch
 
 FORMAT = "image-memorability 1"
 WHERE_FROM = (
@@ -41,17 +52,25 @@ WHERE_FROM = (
 # ------------------------------------------------------------------------------------------------ files
 
 
-def read_weights_file(path: Path) -> Any:
-    """Read a file of weights without running any code from it.
+class DamagedWeightsError(UserError):
+    """A file of weights that is cut short, or holds something else than was saved in it."""
+
+
+def read_weights_file(path: Path, remedy: str = "") -> Any:
+    """Read a file of weights without running any code from it, and check that it holds what was saved in it.
 
     Args:
-        path: A file written by ``torch.save``.
+        path: A file written by ``torch.save``. One that was written by :func:`write_weights_file` says by a digest what
+            it holds; another (the public checkpoint, one of ours from before there were digests) is taken as it is.
+        remedy: What to do about a damaged one, a sentence; chosen by the kind of file when left out.
 
     Returns:
-        Its content, on the CPU.
+        Its content, on the CPU, without the digest.
 
     Raises:
-        UserError: If the file is missing, empty, a web page, cut short, or holds more than tensors and plain values.
+        DamagedWeightsError: If the file is empty, a web page, cut short, holds more than tensors and plain values, or
+            something else than was saved.
+        UserError: If the file is missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,29 +78,56 @@ def read_weights_file(path: Path) -> Any:
     with open(path, "rb") as stream:
         start = stream.read(512).lstrip().lower()
     if not start:
-        raise UserError(f"The weights file {path} is empty. Download or train it again.")
+        raise DamagedWeightsError(
+            f"The weights file {path} is empty. {remedy or 'Download or train it again.'}"
+        )
     if start.startswith((b"<!doctype", b"<html", b"<?xml")) or b"<html" in start:
-        raise UserError(
+        raise DamagedWeightsError(
             f"{path} is a web page, not a weights file: the download saved a page. Download the file itself again."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        saved = content.pop(DIGEST_NAME, None) if isinstance(content, dict) else None
+        damaged = saved is not None and saved != content_digest(content)
     except (
         Exception
     ) as error:  # torch.load fails in many ways; each means that this file is not what it should be
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as a file of weights ({first[:200]}). It may be cut short or of another kind; "
-            "download or train it again."
+        raise DamagedWeightsError(
+            f"{path} cannot be read as a file of weights ({first[:200]}). It may be cut short or of another kind. "
+            f"{remedy or 'Download or train it again.'}"
         ) from None
+    if damaged:
+        again = MAKE_AGAIN.get(str(content.get("kind")), "Write it again") + "."
+        raise DamagedWeightsError(
+            f"{path} is damaged: it holds something else than was saved in it (the SHA-256 of its content differs). "
+            f"{remedy or again}"
+        )
+    return content
 
 
 def write_weights_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Write weights atomically; equal content gives equal bytes."""
+    """Write weights atomically, with a digest of them; equal content gives equal bytes."""
     buffer = io.BytesIO()  # not the path: torch would store the temporary file's name inside
-    torch.save(dict(content), buffer)
+    torch.save({**content, DIGEST_NAME: content_digest(content)}, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+
+
+def read_finished(path: Path) -> dict[str, Any] | None:
+    """Read the meta of a model that a training stage finds where it is to write its own.
+
+    Returns:
+        The meta; empty for a file that no training stage wrote, None for a damaged one, which is of no use to anybody: it
+        is said, and the stage that would write the model writes it again.
+    """
+    try:
+        content = read_weights_file(path)
+    except DamagedWeightsError as error:
+        log.warning("%s It is trained anew.", str(error).split(". ")[0] + ".")
+        return None
+    meta = content.get("meta", {}) if isinstance(content, dict) else {}
+    return meta if not mismatch({"meta": meta}, TRAINED_SHAPE) else {}
 
 
 def checkpoint_sha256(path: Path) -> str:
@@ -146,6 +192,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
         raise UserError(
             f"{path} holds no state dict of tensors (found: {content_names}). Expected an autoencoder checkpoint."
         )
+    check_shape(state, TENSORS, path, "Expected an autoencoder checkpoint.")
     state = dict(state)
     consume_prefix_in_state_dict_if_present(state, "module.")
     return state
@@ -262,6 +309,7 @@ def load_autoencoder(
     path = Path(path)
     content = read_weights_file(path)
     state = _state_dict(content, path)
+    check_shape(content, AUTOENCODER_META, path, f"{MAKE_AGAIN['autoencoder']}.")
     found_arch, found_width = _recognise_expected(content, state, path, arch, width)
     saved = dict(content.get("meta", {})) if isinstance(content, Mapping) and "meta" in content else {}
     meta = {
@@ -392,6 +440,7 @@ def read_mlp(
         raise UserError(
             f"{path} is not an MLP head of this project. Train one with: python mlp_predict.py --train"
         )
+    check_shape(content, MLP_SHAPE, path, TRAIN_MLP + ".")
     meta = dict(content["meta"])
     trained_on = meta.get("encoder", {})
     if encoder is not None and trained_on.get("sha256") != encoder["sha256"]:
@@ -404,7 +453,10 @@ def read_mlp(
 
 
 def load_mlp(
-    path: Path, encoder: Mapping[str, Any] | None = None, device: torch.device | str = "cpu"
+    path: Path,
+    encoder: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    needs: Mapping[str, Shape] | None = None,
 ) -> tuple[MemorabilityMLP, dict[str, Any]]:
     """Load an MLP head, strictly, ready to score latent codes.
 
@@ -412,6 +464,7 @@ def load_mlp(
         path: The file, ``mlp_<model>.pth``.
         encoder: Meta of the autoencoder it is to work on (from :func:`load_autoencoder`); None skips the check.
         device: Where the head is to live.
+        needs: What its meta has to say, by name, for what it is wanted for (see :mod:`utils.core.schema`).
 
     Returns:
         The head in eval mode and the meta of :func:`read_mlp`.
@@ -420,10 +473,14 @@ def load_mlp(
         UserError: See :func:`read_mlp`; or tensors that do not fit the saved architecture.
     """
     state, meta = read_mlp(path, encoder)
+    check_shape(meta, dict(needs or {}), path, TRAIN_MLP + ".")
     if "architecture" not in meta:
         raise UserError(
             f"{path} does not say its architecture. Train it again with: python mlp_predict.py --train"
         )
-    model = MemorabilityMLP(**meta["architecture"])
+    try:
+        model = MemorabilityMLP(**meta["architecture"])
+    except (TypeError, ValueError, RuntimeError) as error:  # unknown names, or sizes that no network has
+        raise UserError(f"{path} says an architecture that is none ({error}). {TRAIN_MLP}.") from None
     load_strictly(model, state, path)
     return model.to(device).eval(), meta

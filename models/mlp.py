@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.core.errors import UserError
+
 DEFAULT_HIDDEN_SIZES = (256, 64)
 DEFAULT_DROPOUT = 0.5
 
@@ -96,11 +98,11 @@ class MemorabilityMLP(nn.Module):
             (N,) float; larger is more memorable, 0 is the training mean.
 
         Raises:
-            ValueError: Codes of another length than the head was built for.
+            UserError: Codes of another length than the head was built for.
         """
         codes = latents.flatten(1)
         if codes.shape[1] != self.n_inputs:
-            raise ValueError(
+            raise UserError(
                 f"This MLP takes latent codes of {self.n_inputs} values, got {codes.shape[1]} "
                 f"(shape {tuple(latents.shape)}). Use the encoder and the image size it was trained with."
             )
@@ -117,7 +119,7 @@ class MemorabilityMLP(nn.Module):
             score, so that the order of very memorable images is kept.
 
         Raises:
-            ValueError: Codes of another length than the head was built for.
+            UserError: Codes of another length than the head was built for.
         """
         return self.standardised(latents) * self.score_scale + self.score_mean
 

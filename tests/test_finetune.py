@@ -716,3 +716,37 @@ def test_killed_for_real_it_ends_with_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes(), path.name
         compared += 1
     assert compared == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("progress"), "expected progress in it, found fingerprint, settings, model"),
+        (lambda state: state.update(model=3), "expected named values at model, found a whole number"),
+        (
+            lambda state: state["progress"].update(losses=None),
+            "expected a list at progress/losses, found nothing",
+        ),
+        (lambda state: next(iter(state["model"].values())).add_(1e-3), "is damaged"),
+    ],
+)
+def test_a_saved_state_that_is_damaged_is_not_gone_on_from(tmp_path, change, words):
+    tuner = make_tuner(tmp_path, checkpoint_every=2)
+    tuner.run()
+    state = torch.load(tuner.state_path, weights_only=True)
+    change(state)
+    torch.save(state if words == "is damaged" else {**state, "content_sha256": None}, tuner.state_path)
+    with pytest.raises(UserError, match=f"state.pt.*{words}.*start it anew with --overwrite"):
+        make_tuner(tmp_path).run()
+
+
+def test_a_finished_model_that_is_damaged_is_trained_again(mini_memcat, tmp_path, caplog):
+    finetune(mini_memcat, tmp_path, "--loss", "mse", "--limit", 2, "--width", 1 / 64)
+    (path,) = tmp_path.glob("*.pth")
+    whole = path.read_bytes()
+    place = len(whole) // 2
+    edit_in_place(path, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    finetune(mini_memcat, tmp_path, "--loss", "mse", "--limit", 2, "--width", 1 / 64)
+    assert f"{path} is damaged" in caplog.text
+    assert "trained anew" in caplog.text
+    assert path.read_bytes() == whole

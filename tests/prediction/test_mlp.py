@@ -93,7 +93,7 @@ def test_codes_of_another_length_are_refused_with_the_remedy():
         r"This MLP takes latent codes of 8 values, got 12 \(shape \(2, 3, 2, 2\)\)\. "
         r"Use the encoder and the image size it was trained with\."
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         build_mlp(8)(torch.zeros(2, 3, 2, 2))
 
 

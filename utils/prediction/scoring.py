@@ -208,7 +208,7 @@ def load_predictor(
         maker = autoencoder.encoder
     else:
         maker, encoder = load_from_card(encoder_path.parent, encoder_path.stem)
-    head, meta = load_mlp(head_path, encoder)
+    head, meta = load_mlp(head_path, encoder, needs={"image_size": int, "training_scores": [float]})
     where = resolve_device(device)
     full_float32()
     keep_freed_memory()

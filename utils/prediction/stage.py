@@ -1,7 +1,7 @@
 """The work of ``mlp_predict.py``: fit a head, keep it with what scoring needs, evaluate, write, draw, score."""
 
 from argparse import Namespace
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,7 @@ def head_meta(run: Run, data: PredictionData, result: TrainingResult, searched: 
 
 def saved_settings(meta: dict[str, Any]) -> tuple[TrainingSettings, bool]:
     """Return a head's settings and whether they were searched for, so that further splits are treated alike."""
-    settings = meta["settings"]
+    settings = {field.name: meta["settings"][field.name] for field in fields(TrainingSettings)}
     return TrainingSettings(**{**settings, "hidden_sizes": tuple(settings["hidden_sizes"])}), meta["searched"]
 
 
@@ -154,7 +154,10 @@ def load_head(args: Namespace, data: PredictionData) -> tuple[MemorabilityMLP, d
         UserError: No head, another encoder, another split or score column.
     """
     path = mlp_file(args.output_path, data.stem)
-    head, meta = load_mlp(path, data.encoder)
+    settings = {field.name: object for field in fields(TrainingSettings)}
+    head, meta = load_mlp(
+        path, data.encoder, needs={"settings": {**settings, "hidden_sizes": [int]}, "searched": bool}
+    )
     if meta.get("score_column") != data.score_column:
         raise UserError(
             f"{path} was trained on the score column {meta.get('score_column')}, but --score-column is "

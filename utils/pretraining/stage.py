@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from models.autoencoder import Autoencoder, build_autoencoder, scaled_widths
-from models.checkpoints import read_weights_file, save_autoencoder
+from models.checkpoints import read_finished, save_autoencoder
 from models.initialisation import initialise
 from utils.core.device import resolve_precision
 from utils.core.digests import combined_digest
@@ -158,8 +158,9 @@ def is_finished(args: Namespace, run: Run, path: Path, wanted: str) -> bool:
     """Say whether this very model is there already; refuse to replace one that was made otherwise."""
     if args.overwrite or not path.exists():
         return False
-    content = read_weights_file(path)
-    meta = content.get("meta", {}) if isinstance(content, dict) else {}
+    meta = read_finished(path)
+    if meta is None:
+        return False
     if meta.get("fingerprint") != wanted:
         raise UserError(
             f"{path} is there already and was made otherwise. Train it anew with --overwrite, give this one another "

@@ -18,6 +18,7 @@ from models.autoencoder import Autoencoder
 from models.checkpoints import load_strictly, read_weights_file, write_weights_file
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
+from utils.core.schema import check_shape
 from utils.core.shards import read_ahead
 from utils.pretraining.muon import Muon
 from utils.pretraining.pictures import PictureStore, random_crop
@@ -35,6 +36,19 @@ from utils.reconstruction.losses import ReconstructionLosses
 SHOWN = 6  # held-out pictures in the figure of progress
 ADAM_SHARE = 0.1  # learning rate of Adam beside Muon, over Muon's
 _SCORE_BATCH = 16
+STATE_SHAPE = {
+    "fingerprint": str,
+    "settings": {str: object},
+    "progress": {
+        "stages": [{"epochs": int, "depth": int}],
+        "history": [{str: object}],
+        "skipped": {int: str},
+    },
+    "model": {str: object},
+    "optimizers": [{"state": {int: object}, "param_groups": [{str: object}]}],
+    "best": {str: object},
+    "shown": {int: object},
+}
 _TIMED_STEPS = 3
 
 
@@ -431,7 +445,8 @@ class Pretrainer:
         """Take over a saved state, if there is one of this very run."""
         if not self.state_path.exists():
             return False
-        state = read_weights_file(self.state_path)
+        remedy = "The training cannot go on from there; start it anew with --overwrite."
+        state = check_shape(read_weights_file(self.state_path, remedy), STATE_SHAPE, self.state_path, remedy)
         if state["fingerprint"] != self.fingerprint:
             old, new = state["settings"], asdict(self.settings)
             changed = [

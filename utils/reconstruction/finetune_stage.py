@@ -16,7 +16,7 @@ from models.checkpoints import (
     checkpoint_sha256,
     find_pretrained,
     load_autoencoder,
-    read_weights_file,
+    read_finished,
     save_autoencoder,
 )
 from utils.core.errors import UserError
@@ -114,16 +114,17 @@ def find_finished(
     """Return the meta of a model that was already trained exactly so; refuse to replace one trained otherwise."""
     if args.overwrite or not path.exists():
         return None
-    content = read_weights_file(path)
-    meta = content.get("meta", {}) if isinstance(content, dict) else {}
+    meta = read_finished(path)
+    if meta is None:
+        return None
     if (meta.get("fingerprint"), meta.get("pictures")) != (wanted, run.digests.of_images(images)):
         how = differences(meta["settings"], asdict(settings)) if "settings" in meta else "not by this stage"
         raise UserError(
             f"{path} is there already and was made otherwise ({how}). "
             "Train it anew with --overwrite, or use another --output-path."
         )
-    outputs = [args.output_path / name for name in meta["outputs"]]
-    if {output.name: run.digests.of(output) for output in outputs} != meta["outputs"]:
+    outputs = [args.output_path / name for name in meta.get("outputs", {})]
+    if {output.name: run.digests.of(output) for output in outputs} != meta.get("outputs"):
         return None
     run.note_caveats(meta["caveats"])
     for output in (path, *outputs):

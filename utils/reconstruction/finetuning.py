@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from utils.core.digests import FileDigests, Seen, combined_digest
 from utils.core.errors import UserError
 from utils.core.log import log
+from utils.core.schema import check_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
     from utils.reconstruction.losses import ReconstructionLosses
 
 MODEL_STEM = "mem_vgg_autoencoder"
+STATE_SHAPE = {
+    "fingerprint": str,
+    "settings": {str: object},
+    "progress": {
+        **dict.fromkeys(("epoch", "batch", "resumed"), int),
+        "losses": [[float]],
+        "indices": [[int]],
+        "skipped": {int: str},
+        "read": {int: [object]},
+    },
+    "model": {str: object},
+    "optimizer": {"state": {int: object}, "param_groups": [{str: object}]},
+}
 
 
 @dataclass(frozen=True)
@@ -381,7 +395,8 @@ class FineTuner:
 
         if not self.state_path.exists():
             return
-        state = read_weights_file(self.state_path)
+        remedy = "The training cannot go on from there; start it anew with --overwrite."
+        state = check_shape(read_weights_file(self.state_path, remedy), STATE_SHAPE, self.state_path, remedy)
         if state["fingerprint"] != self.fingerprint or self._has_changed(state["progress"]["read"]):
             raise UserError(
                 f"{self.state_path} is the state of an unfinished fine-tuning with other settings "
