@@ -12,7 +12,7 @@ reliability as .png and .pdf.
 import argparse
 from pathlib import Path
 
-from utils.core.cli import build_parser, non_negative_int, positive_int, run_script
+from utils.core.cli import build_parser, positive_int, run_script, seed
 from utils.core.errors import UserError
 from utils.core.names import LOSSES
 
@@ -51,7 +51,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="COLUMN",
         help="their hits, false alarms and responses, for their reliability",
     )
-    own.add_argument("--seed", type=non_negative_int, default=0, help="seed of resamples and halves")
+    own.add_argument("--seed", type=seed, default=0, help="seed of resamples and halves")
     return parser
 
 

@@ -8,7 +8,7 @@ images, no network and no display.
 
 import argparse
 
-from utils.core.cli import build_parser, non_negative_int, positive_int, run_script
+from utils.core.cli import build_parser, positive_int, run_script, seed
 from utils.core.names import LOSSES
 
 MEASURES = (
@@ -40,7 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resamples", type=positive_int, default=1000, metavar="N", help="bootstrap resamples"
     )
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="seed of the bootstrap")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the bootstrap")
     return parser
 
 

@@ -204,3 +204,18 @@ def test_flags_of_a_whole_study_are_accepted_by_every_parser(groups):
     says = "of no effect in this one" in help_of(build_parser("x", *groups))
     assert says == (groups != ALL_GROUPS)
     assert ("image_size" in shared_names(*groups)) == (groups == ALL_GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("flag", "good", "bad", "words"),
+    [
+        ("--seed", "4294967295", "4294967296", "below 2^32"),
+        ("--image-size", "4096", "65536", "at most 4096 px, got 65536"),
+    ],
+)
+def test_numbers_that_no_library_or_memory_takes_are_refused(flag, good, bad, words, capsys):
+    assert build_parser("x", "compute").parse_args([flag, good])
+    with pytest.raises(SystemExit) as stopped:
+        build_parser("x", "compute").parse_args([flag, bad])
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err

@@ -6,7 +6,6 @@ torch, numpy and their kin inside ``main``.
 
 import argparse
 import difflib
-import errno
 import re
 import shlex
 import sys
@@ -15,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from utils.core.errors import UserError
 from utils.core.examples import EXAMPLES
+from utils.core.failures import explain
 from utils.core.log import log, setup_logging
 from utils.core.names import (
     CLUSTERS,
     DEFAULT_IMAGE_SIZE,
     DEFAULT_SCORE_COLUMN,
     DETECTORS,
+    MAX_IMAGE_SIZE,
     SEGMENTERS,
     SPLIT_BY,
 )
@@ -31,15 +31,6 @@ from utils.core.streams import lasting_console
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-
-# Failures of the disk that a user can mend; anything else from the operating system is shown as it is.
-_DISK_ERRORS = {
-    errno.ENOSPC: "there is no space left on the device; free some and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
-    errno.EACCES: "permission was denied; change its permissions, or choose another folder with --output-path",
-    errno.EROFS: "the file system is read-only; choose another folder with --output-path",
-    errno.EPERM: "the operation is not permitted; change its permissions, or choose another with --output-path",
-}
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -108,6 +99,24 @@ def positive_int(text: str) -> int:
 def non_negative_int(text: str) -> int:
     """Parse a whole number of at least 0 (for argparse's ``type``)."""
     return 0 if text.strip() in {"0", "+0", "-0"} else positive_int(text)
+
+
+def seed(text: str) -> int:
+    """Parse a seed that every library takes, a whole number from 0 to 2^32 - 1 (for argparse's ``type``)."""
+    value = non_negative_int(text)
+    if value >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number below 2^32 = 4294967296, got {value}")
+    return value
+
+
+def image_side(text: str) -> int:
+    """Parse the side of the square that the networks see (for argparse's ``type``)."""
+    value = positive_int(text)
+    if value > MAX_IMAGE_SIZE:
+        raise argparse.ArgumentTypeError(
+            f"expected at most {MAX_IMAGE_SIZE} px, got {value}: one image would fill the memory"
+        )
+    return value
 
 
 def positive_float(text: str) -> float:
@@ -194,7 +203,7 @@ def _models_flags(group: argparse._ArgumentGroup) -> None:
 def _image_size_flag(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--image-size",
-        type=positive_int,
+        type=image_side,
         default=DEFAULT_IMAGE_SIZE,
         metavar="PX",
         help="side of the square the networks see",
@@ -211,7 +220,7 @@ def _processing_flags(group: argparse._ArgumentGroup) -> None:
         "--workers", type=non_negative_int, default=2, help="workers that read images (0: in the main thread)"
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    group.add_argument("--seed", type=non_negative_int, default=0, help="seed of everything drawn at random")
+    group.add_argument("--seed", type=seed, default=0, help="seed of everything drawn at random")
 
 
 def _cluster_flags(group: argparse._ArgumentGroup) -> None:
@@ -342,7 +351,7 @@ def run_script(
         arguments: The command line without the program's name; the process's own when left out.
 
     Raises:
-        SystemExit: With code 2 after a :class:`UserError` or a full or read-only disk, 130 after Ctrl-C, 143 after
+        SystemExit: With code 2 after what a user can mend (:mod:`utils.core.failures`), 130 after Ctrl-C, 143 after
             SIGTERM.
     """
     follow_pipeline()
@@ -356,22 +365,11 @@ def run_script(
     try:
         with ended_by_signals():
             main(args)
-    except UserError as error:
-        log.error("%s", error)
-        raise SystemExit(EXIT_USER_ERROR) from None
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in {"utils", "models"}:
+    except Exception as error:
+        text = explain(error)
+        if text is None:
             raise
-        log.error(
-            "The package '%s' is not installed. Install what the study needs with: make install", error.name
-        )
-        raise SystemExit(EXIT_USER_ERROR) from None
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        # An error of reading looks the same: a table of scores may be closed to this user as well.
-        place = error.filename or "a file"
-        log.error("Could not read or write %s: %s.", place, _DISK_ERRORS[error.errno])
+        log.error("%s", text)
         raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt as error:
         code = error.exit_code if isinstance(error, Ended) else EXIT_INTERRUPTED

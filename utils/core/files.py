@@ -34,6 +34,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a full disk does not say which file it is full for
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 DEFAULT_SCORE_COLUMN = "memorability_w_fa_correction"
 DEFAULT_IMAGE_SIZE = 224  # px: side of the square the networks see
+MAX_IMAGE_SIZE = 4096  # px: one image of it takes 4.3 GB at the full width's first block alone
 ARCHITECTURES = ("vgg11", "vgg13", "vgg16", "vgg19")
 DEFAULT_ARCHITECTURE = "vgg16"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")  # blocks of the encoder, from the image to the code
