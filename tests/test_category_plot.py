@@ -5,7 +5,15 @@ from conftest import assert_user_error, run_script_process
 from in_process import run_here
 from PIL import Image
 
-from utils.categories.tables import ALL_IMAGES, distribution_table, rho_table, split_table, subcategory_table
+from utils.categories.figures import draw_distributions, draw_rho, draw_scatters
+from utils.categories.tables import (
+    ALL_IMAGES,
+    NO_CATEGORY,
+    distribution_table,
+    rho_table,
+    split_table,
+    subcategory_table,
+)
 from utils.core.tables import output_file, write_table
 from utils.statistics.correlation_tables import mean_interval, spearman
 
@@ -182,6 +190,26 @@ def test_rho_by_category_is_the_plain_one():
     inside = whole["category"] != ALL_IMAGES
     assert whole.loc[~inside, "q"].tolist() == whole.loc[~inside, "p"].tolist(), "a family of its own"
     assert whole["clusters"].tolist() == [3, 3, 6]
+
+
+def test_categories_too_small_for_a_rho_are_named_once_and_not_drawn():
+    frame = images_of(["large", "larger", "small"])
+    frame = frame[(frame["category"] != "small") | (frame.index % 10 == 0)].assign(mse=frame["memorability"])
+    figure = draw_rho(rho_table(frame, ["mse"], resamples=20), "title")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["large", "larger", ALL_IMAGES]
+    assert not figure.axes[0].texts
+    assert "fewer than 10 images: small 3" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_without_categories_the_figures_speak_of_all_images():
+    frame = images_of([NO_CATEGORY]).assign(mse=np.arange(30.0))
+    table = distribution_table(frame, ["mse"], resamples=20)
+    figure = draw_distributions(frame, table, "Reconstruction error")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [ALL_IMAGES]
+    assert "by category" not in figure.get_suptitle()
+    scatter = draw_scatters(frame, rho_table(frame, ["mse"], resamples=20), "title")
+    assert not scatter.legends
 
 
 def test_splits_are_counted_with_zeros():

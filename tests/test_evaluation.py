@@ -19,7 +19,7 @@ from utils.core.errors import UserError
 from utils.core.names import LOSSES
 from utils.core.tables import output_file, read_table, write_table
 from utils.reconstruction import evaluation_stage
-from utils.reconstruction.figures import binned_means, draw_forest, draw_reliability, draw_scatter
+from utils.reconstruction.figures import draw_forest, draw_reliability, draw_scatter, smooth_curve
 from utils.reconstruction.foreign_table import KEY_NAMES, recognise
 from utils.statistics.clusters import find_clusters
 from utils.statistics.correlation_tables import (
@@ -786,7 +786,7 @@ def test_scatter_fits_the_page(images, categories):
     frame["category"] = [
         f"a category with quite a long name {number % categories}" for number in range(images)
     ]
-    table = pd.DataFrame({"measure": ["mse", "style"], "rho": [0.3, np.nan]})
+    table = pd.DataFrame({"measure": ["mse", "style"], "rho": [0.3, np.nan], "n": images, "cluster": "image"})
     figure = draw_scatter(
         frame, {"mse": "a: mse", "style": "a: style"}, table, "a_model_with_a_long_name" * 4
     )
@@ -796,12 +796,46 @@ def test_scatter_fits_the_page(images, categories):
     assert ("(the 8 largest of 12 categories)" in labels) == (categories == 12)
 
 
-def test_binned_means():
-    x = np.random.default_rng(0).permutation(200).astype(float)
-    across, up = binned_means(x, 2 * x)
-    assert across == pytest.approx(9.5 + 20 * np.arange(10))
-    assert up == pytest.approx(2 * across)
-    assert [len(binned_means(x[:n], x[:n])[0]) for n in (5, 6, 29, 30)] == [0, 2, 2, 3]
+def test_curves_are_the_line_or_bend_that_the_images_follow():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 3, 400)
+    line = smooth_curve(x, 2 * x)
+    assert line["y"].to_numpy() == pytest.approx(2 * line["x"].to_numpy())
+    assert line["x"].between(*np.quantile(x, [0.0099, 0.9901])).all()
+    bend = smooth_curve(x, np.sin(x) + rng.normal(0, 0.1, 400))
+    truth = np.sin(bend["x"])
+    assert np.abs(bend["y"] - truth).max() < 0.06
+    assert ((bend["ci_low"] <= truth) & (truth <= bend["ci_high"])).mean() > 0.8
+    assert smooth_curve(x[:49], x[:49]) is None
+    assert smooth_curve(x[:50], x[:50]) is not None
+    assert smooth_curve(np.ones(400), x) is None
+
+
+def test_bands_of_alike_images_are_wider():
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(20), 15)
+    x = np.repeat(rng.normal(size=20), 15) + rng.normal(0, 0.1, 300)
+    y = np.repeat(rng.normal(size=20), 15) + rng.normal(0, 0.1, 300)
+    width = {
+        name: (curve["ci_high"] - curve["ci_low"]).mean()
+        for name, curve in (("alone", smooth_curve(x, y)), ("together", smooth_curve(x, y, codes)))
+    }
+    assert width["together"] > 1.5 * width["alone"]
+
+
+def test_no_curve_is_drawn_through_a_few_images():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"memorability": rng.uniform(size=100), "a": rng.uniform(size=100)})
+    frame["category"] = ["many"] * 60 + ["few"] * 40
+    table = pd.DataFrame({"measure": ["mse"], "rho": [0.3], "n": [100], "cluster": ["image"]})
+    figure = draw_scatter(frame, {"mse": "a"}, table, "net")
+    assert len(figure.axes[0].lines) == 2  # one curve, on its white rim
+    assert "from 50 images" in figure.legends[0].get_title().get_text()
+    few = draw_scatter(frame[40:].assign(category="x"), {"mse": "a"}, table, "net")
+    assert len(few.axes[0].lines) == 2
+    none = draw_scatter(frame[60:], {"mse": "a"}, table, "net")
+    assert not none.axes[0].lines
+    assert "no curves: fewer than 50" in none.legends[0].get_title().get_text()
 
 
 # --- as a user runs it ---------------------------------------------------------------------------

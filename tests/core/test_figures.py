@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from utils.core import figures
-from utils.core.figures import category_colours, new_figure, save_figure, shorten, show_or_say
+from utils.core.figures import category_colours, new_figure, save_figure, shorten, show_or_say, write_title
 
 
 def draw():
@@ -35,6 +35,32 @@ def test_a_caveat_is_visible(tmp_path):
     assert (
         red_pixels(save_figure(marked, tmp_path, "marked", ("png",), "random weights: " + "x " * 90)[0]) > 100
     )
+
+
+@pytest.mark.parametrize(
+    ("caveat", "foot"),
+    [
+        ("random weights: LPIPS; " + "a very long list of other things " * 9, "NOT A RESULT, see report"),
+        ("sample data (planted scores)", "NOT A RESULT, see report"),
+        ("computed in half precision", "WITH A CAVEAT, see report"),
+    ],
+)
+def test_a_caveat_takes_one_short_line_and_stands_whole_in_the_file(tmp_path, caveat, foot):
+    figure = draw()
+    (path,) = save_figure(figure, tmp_path, "plot", ("png",), caveat)
+    assert figure._supxlabel.get_text() == foot
+    assert Image.open(path).text["Description"] == caveat
+    (plain,) = save_figure(draw(), tmp_path, "plain", ("png",))
+    assert "Description" not in Image.open(plain).text
+
+
+def test_titles_are_broken_to_the_width_and_keep_their_own_breaks():
+    figure = draw()
+    write_title(figure, "one two three " * 8 + "\nlast")
+    lines = figure.get_suptitle().splitlines()
+    assert max(map(len, lines)) <= 11 * 6.4
+    assert lines[-1] == "last"
+    assert len(lines) == 3
 
 
 def test_colours_are_stable_whatever_the_order():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from utils.categories.tables import ALL_IMAGES, MEMORABILITY
+from utils.categories.tables import ALL_IMAGES, MEMORABILITY, NO_CATEGORY
 from utils.core.figures import (
     NEUTRAL,
     PALETTE,
@@ -19,7 +18,9 @@ from utils.core.figures import (
     new_figure,
     scatter_by_category,
     shorten,
+    write_title,
 )
+from utils.statistics.clusters import IMAGE
 from utils.statistics.correlation_tables import MIN_IMAGES
 
 if TYPE_CHECKING:
@@ -74,16 +75,16 @@ def _row_height(count: int) -> float:
     return float(np.clip(14 / max(count, 1), 0.2, 0.5))
 
 
+def _nameless(frame: pd.DataFrame) -> bool:
+    """Say whether no image has a category."""
+    return bool((frame["category"] == NO_CATEGORY).all())
+
+
 def _name_rows(axis: Axes, names: Sequence[str]) -> None:
-    axis.set_yticks(range(len(names)), [shorten(name, LONGEST_NAME) for name in names])
+    said = [ALL_IMAGES] if list(names) == [NO_CATEGORY] else [shorten(name, LONGEST_NAME) for name in names]
+    axis.set_yticks(range(len(names)), said)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
-
-
-def _title(figure: Figure, text: str, beside: float = 0.0) -> None:
-    """Write the title; ``beside`` inches on either side stay free for a legend."""
-    width = max(int((figure.get_figwidth() - 2 * beside) * 11), 24)
-    figure.suptitle("\n".join(textwrap.wrap(text, width)), fontsize=11)
 
 
 def _panels(
@@ -113,7 +114,7 @@ def draw_distributions(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> 
     Args:
         frame: One row per image, with ``category`` and the measures.
         table: Its :func:`utils.categories.tables.distribution_table`.
-        title: Title of the figure.
+        title: What is shown, of which network.
     """
     measures = list(dict.fromkeys(table["measure"]))
     names = [name for name in dict.fromkeys(sorted(table["category"])) if name != ALL_IMAGES]
@@ -132,9 +133,10 @@ def draw_distributions(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> 
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.locator_params(axis="x", nbins=5 if len(measures) == 1 else 4)
+    by = "" if names == [NO_CATEGORY] else " by category"
     note = "dot: mean with 95 % interval; box or dashes: quartiles"
     note += "; vertical line: mean of all images" if len(names) > 1 else ""
-    _title(figure, f"{title} ({note})")
+    write_title(figure, f"{title}{by}, {len(frame):,} images\n{note}")
     return figure
 
 
@@ -171,41 +173,16 @@ def draw_rho(table: pd.DataFrame, title: str) -> Figure:
         title: Title of the figure.
     """
     measures = list(dict.fromkeys(table["measure"]))
-    names = sorted(set(table["category"]) - {ALL_IMAGES})
+    largest = table.groupby("category")["n"].max().drop(ALL_IMAGES, errors="ignore")
+    names = sorted(largest.index[largest >= MIN_IMAGES])
     names += [ALL_IMAGES] if ALL_IMAGES in set(table["category"]) else []
+    names = names or sorted(largest.index)  # nothing is defined, and is said to be
     colours = category_colours([name for name in names if name != ALL_IMAGES]) | {ALL_IMAGES: "black"}
     figure, panels, axes = _panels(measures, names, width=5.2 if len(measures) == 1 else 2.6)
     for axis, measure in zip(panels, measures, strict=True):
         rows = table[table["measure"] == measure].set_index("category").reindex(names)
-        axis.axvline(0, color=NEUTRAL, linewidth=0.8)
-        if ALL_IMAGES in rows.index and np.isfinite(rows.loc[ALL_IMAGES, "rho"]):
-            axis.axvspan(
-                rows.loc[ALL_IMAGES, "ci_low"], rows.loc[ALL_IMAGES, "ci_high"], color="#DDDDDD", linewidth=0
-            )
-        for place, (name, row) in enumerate(rows.iterrows()):
-            if not np.isfinite(row["rho"]):
-                known = row["n"] >= MIN_IMAGES
-                text = "undefined" if known else f"only {row['n']:.0f} images"
-                axis.text(0.02, place, text, fontsize=8, color=NEUTRAL, va="center")
-                continue
-            ends = ("_independent", 5, 0.35), ("", 1.8, 1.0)  # thin and long over thick and short
-            for suffix, width, alpha in ends:
-                span = [row[f"ci_low{suffix}"], row[f"ci_high{suffix}"]]
-                axis.plot(
-                    span,
-                    [place, place],
-                    color=colours[name],
-                    linewidth=width,
-                    alpha=alpha,
-                    solid_capstyle="butt",
-                )
-            axis.plot(
-                row["rho"], place, "D" if name == ALL_IMAGES else "o", color=colours[name], markersize=6
-            )
-        _name_rows(axis, names)
+        _rho_panel(axis, rows, colours)
         axis.set_title(_heading(measure), fontsize=10)
-        axis.grid(axis="x", color="#EEEEEE", linewidth=0.8)
-        axis.set_axisbelow(True)
     low = np.nanmin([*table["ci_low"], *table["ci_low_independent"], -0.05])
     high = np.nanmax([*table["ci_high"], *table["ci_high_independent"], 0.05])
     for axis in panels:
@@ -213,10 +190,45 @@ def draw_rho(table: pd.DataFrame, title: str) -> Figure:
         axis.locator_params(axis="x", nbins=4)
     for axis in axes[-1]:
         axis.set_xlabel("Spearman's ρ")
-    clustered = (table["cluster"] != "image").any()
-    note = "thin: 95 % intervals; thick: if images were independent" if clustered else "lines: 95 % intervals"
-    _title(figure, f"{title} ({note}; grey: interval of all images)")
+    write_title(figure, f"{title}\n{_about_rho(table, names, largest)}")
     return figure
+
+
+def _rho_panel(axis: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
+    """Draw one measure's rho by category."""
+    axis.axvline(0, color=NEUTRAL, linewidth=0.8)
+    if len(rows) > 1 and ALL_IMAGES in rows.index and np.isfinite(rows.loc[ALL_IMAGES, "rho"]):
+        span = rows.loc[ALL_IMAGES, ["ci_low", "ci_high"]]
+        axis.axvspan(*span, color="#DDDDDD", linewidth=0)
+    for place, (name, row) in enumerate(rows.iterrows()):
+        if not np.isfinite(row["rho"]):
+            axis.text(0.02, place, "undefined", fontsize=8, color=NEUTRAL, va="center")
+            continue
+        ends = ("_independent", 5, 0.35), ("", 1.8, 1.0)  # thin and long over thick and short
+        for suffix, width, alpha in ends:
+            span = [row[f"ci_low{suffix}"], row[f"ci_high{suffix}"]]
+            style = {"color": colours[name], "linewidth": width, "alpha": alpha}
+            axis.plot(span, [place, place], solid_capstyle="butt", **style)
+        axis.plot(row["rho"], place, "D" if name == ALL_IMAGES else "o", color=colours[name], markersize=6)
+    _name_rows(axis, list(rows.index))
+    axis.grid(axis="x", color="#EEEEEE", linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
+def _about_rho(table: pd.DataFrame, names: Sequence[str], largest: pd.Series) -> str:
+    """Say what the lines are, and which categories are too small to have one."""
+    clustered = (table["cluster"] != IMAGE).any()
+    parts = [
+        "thin: 95 % intervals, thick: if images were independent" if clustered else "lines: 95 % intervals"
+    ]
+    if ALL_IMAGES in names and len(names) > 1:
+        parts.append("grey: interval of all images")
+    small = largest[largest < MIN_IMAGES].sort_index()
+    if len(small):
+        shown = ", ".join(f"{shorten(name, 20)} {count}" for name, count in small.head(6).items())
+        more = f" and {len(small) - 6} more categories" if len(small) > 6 else ""
+        parts.append(f"fewer than {MIN_IMAGES} images: {shown}{more}")
+    return "; ".join(parts)
 
 
 def draw_scatters(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> Figure:
@@ -228,11 +240,13 @@ def draw_scatters(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> Figur
         title: Title of the figure.
     """
     measures = list(dict.fromkeys(table["measure"]))
+    categories = frame["category"].replace(NO_CATEGORY, "") if _nameless(frame) else frame["category"]
+    legend = _legend_width(categories) if (categories != "").any() else 0.0
     down, across = _grid(len(measures))
     figure, axes = new_figure(
         down,
         across,
-        width=max(0.6 + 2.9 * across, 4.6) + _legend_width(frame["category"]),
+        width=max(0.6 + 2.9 * across, 4.6) + legend,
         height=1.2 + 2.9 * down,
         sharey=True,
         squeeze=False,
@@ -249,8 +263,8 @@ def draw_scatters(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> Figur
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel(_LABELS[MEMORABILITY])
-    category_legend(figure, frame["category"])
-    _title(figure, title, beside=_legend_width(frame["category"]))
+    category_legend(figure, categories)
+    write_title(figure, f"{title}, {len(frame):,} images", beside=legend)
     return figure
 
 
@@ -286,7 +300,7 @@ def draw_splits(table: pd.DataFrame) -> Figure:
     _name_rows(axis, names)
     axis.set_xlabel("images")
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _title(figure, f"Images by category and split ({int(counts.to_numpy().sum()):,} in all)")
+    write_title(figure, f"Images by category and split ({int(counts.to_numpy().sum()):,} in all)")
     return figure
 
 
@@ -322,5 +336,5 @@ def draw_subcategories(table: pd.DataFrame) -> Figure:
         axis.set_axisbelow(True)
         axis.set_xlabel("mean memorability score")
     category_legend(figure, table["category"])
-    _title(figure, "Subcategories ranked by memorability (mean with 95 % interval)", beside=legend)
+    write_title(figure, "Subcategories ranked by memorability (mean with 95 % interval)", beside=legend)
     return figure

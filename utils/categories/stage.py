@@ -49,7 +49,7 @@ class Plotter:
         if self.wants("memorability"):
             table = distribution_table(images, ["memorability"], **self.inference)
             self.save(
-                draw_distributions(images, table, "Memorability by category"), table, "category_memorability"
+                draw_distributions(images, table, "Memorability scores"), table, "category_memorability"
             )
             ranks = subcategory_table(images, **self.sampling)
             if len(ranks):
@@ -65,14 +65,14 @@ class Plotter:
     def models(self) -> None:
         """Draw the measures of every model."""
         kinds = (
-            (self.study.losses, "category_losses", "Reconstruction error by category"),
-            (self.study.distances, "category_distinctiveness", "Distinctiveness by category"),
+            (self.study.losses, "category_losses", "Reconstruction error"),
+            (self.study.distances, "category_distinctiveness", "Distinctiveness"),
         )
         for frames, name, title in kinds:
             for model, frame in frames.items():
                 labelled = with_labels(frame, self.study.images)
                 table = distribution_table(labelled, list(frame.columns[3:]), **self.inference)
-                self.save(draw_distributions(frame, table, f"{title}: {model}"), table, name, model)
+                self.save(draw_distributions(frame, table, f"{title} ({model})"), table, name, model)
         for model in sorted({*self.study.losses, *self.study.distances}):
             self.correlations(model)
 
@@ -90,6 +90,10 @@ class Plotter:
                 frame[key] = frame[key].fillna(frame["image_id"].map(known[key]))
         measures = [name for name in frame.columns if name not in {"image_id", "category", "memorability"}]
         table = rho_table(with_labels(frame, self.study.images), measures, **self.inference)
-        self.save(draw_rho(table, f"Correlation with memorability: {model}"), table, "category_rho", model)
-        figure = draw_scatters(frame, table, f"Memorability by category: {model}")
+        self.save(
+            draw_rho(table, f"Rank correlation with memorability ({model})"), table, "category_rho", model
+        )
+        figure = draw_scatters(
+            frame, table, f"Memorability against reconstruction error and distinctiveness ({model})"
+        )
         self.save(figure, frame, "category_scatter", model)

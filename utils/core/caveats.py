@@ -42,6 +42,11 @@ class Caveats:
         """Whether one of them is that a network had random weights."""
         return any(text.startswith(_RANDOM) for text in self._texts)
 
+    @property
+    def forbid_conclusions(self) -> bool:
+        """Whether the numbers say nothing about images and people, rather than something less exactly."""
+        return self.has_sample or self.has_random_weights
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._texts)
 

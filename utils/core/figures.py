@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from utils.core.caveats import Caveats
 from utils.core.files import atomic_path
 from utils.core.log import log
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -92,22 +95,22 @@ def save_figure(
         output_path: The folder.
         stem: File name without suffix.
         formats: Any of ``png``, ``pdf``, ``svg``.
-        caveat: Printed in red at the figure's foot (sample data, random weights); nothing when empty.
+        caveat: What must be said of the figure (sample data, random weights). At its foot stands only that there is
+            something, in red, so that small figures keep their room; the words themselves are in the file's metadata and
+            in the report. Nothing when empty.
 
     Returns:
         The paths, in the order of ``formats``.
     """
     if caveat:
         # supxlabel takes part in the layout, so the words never cover anything.
-        label = figure.supxlabel(
-            _wrap(f"NOT A RESULT: {caveat}", figure.get_figwidth()), fontsize=8, color="#B00020"
-        )
-        label.set_fontweight("bold")
+        foot = "NOT A RESULT" if Caveats([caveat]).forbid_conclusions else "WITH A CAVEAT"
+        figure.supxlabel(f"{foot}, see report", fontsize=8, color="#B00020", fontweight="bold")
     # Dates and versions would make equal figures differ from day to day.
     metadata = {
-        "png": {"Software": None},
-        "pdf": {"CreationDate": None, "Producer": None},
-        "svg": {"Date": None},
+        "png": {"Software": None, "Description": caveat or None},
+        "pdf": {"CreationDate": None, "Producer": None, "Subject": caveat or None},
+        "svg": {"Date": None, "Description": caveat or None},
     }
     paths = []
     for kind in formats:
@@ -118,10 +121,35 @@ def save_figure(
     return paths
 
 
-def _wrap(text: str, width_inches: float) -> str:
-    import textwrap
+def write_title(figure: Figure, text: str, beside: float = 0.0) -> None:
+    """Write a figure's title in as many lines as its width asks for.
 
-    return "\n".join(textwrap.wrap(text, max(int(width_inches * 14), 30)))
+    Args:
+        figure: The figure.
+        text: The title; its own line breaks are kept.
+        beside: Inches on either side that stay free, for a legend.
+    """
+    figure.suptitle(_wrap(text, figure.get_figwidth() - 2 * beside), fontsize=11)
+
+
+def _wrap(title: str, width_inches: float) -> str:
+    width = max(int(width_inches * 11), 24)
+    return "\n".join(line for part in title.splitlines() for line in textwrap.wrap(part, width))
+
+
+def titled_legend(figure: Figure, handles: Sequence[Artist], across: int, title: str) -> None:
+    """Put a legend under a figure's title, above all panels: the foot belongs to the caveat.
+
+    Args:
+        figure: The figure.
+        handles: What is named, each with its label.
+        across: Entries side by side.
+        title: The title; see :func:`write_title`.
+    """
+    place = "outside upper center"
+    title = _wrap(title, figure.get_figwidth())
+    legend = figure.legend(handles=handles, loc=place, ncols=across, title=title, title_fontsize=11)
+    legend.get_title().set_multialignment("center")
 
 
 def has_display() -> bool:
@@ -173,7 +201,7 @@ def colours_of(categories: pd.Series, most: int = MAX_CATEGORIES) -> dict[str, s
     return category_colours(sorted(sizes.index[:most]))
 
 
-def _dots(count: int) -> dict[str, float | bool]:
+def dot_style(count: int) -> dict[str, float | bool]:
     """Size and transparency that suit a number of points; drawn as pixels where vectors would be huge."""
     return {
         "s": float(np.clip(6000 / max(count, 1), 3, 26)),
@@ -188,7 +216,7 @@ def scatter_by_category(axis: Axes, x: pd.Series, y: pd.Series, categories: pd.S
     colours = colours_of(categories)
     order = np.random.default_rng(0).permutation(len(x))
     shades = categories.map(colours).fillna(OTHER if colours else PALETTE[0]).to_numpy()
-    axis.scatter(x.to_numpy()[order], y.to_numpy()[order], c=shades[order], **_dots(len(x)))
+    axis.scatter(x.to_numpy()[order], y.to_numpy()[order], c=shades[order], **dot_style(len(x)))
 
 
 def category_legend(figure: Figure, categories: pd.Series) -> None:

@@ -59,7 +59,7 @@ def draw_correlations(table: pd.DataFrame) -> Figure | None:
     figure.legend(
         handles=_correlation_legend(rows),
         loc="outside upper center",
-        ncols=5,
+        ncols=4,
         fontsize=8.5,
         columnspacing=1.2,
     )
@@ -109,6 +109,12 @@ def draw_clusters(frame: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
     _draw_matrix(strip, targets, _limit(targets), "ρ with targets", shrink=1.8 / ratios[1])
     strip.set_yticks(np.arange(len(order)) + 0.5, [shorten(name, 34) for name in order], fontsize=8)
     _draw_matrix(square, between.loc[order, order], 1.0, "ρ between features", shrink=3 / ratios[2])
+    of_crop = " of the networks' crop" if (table["region"] == CROP).all() else ""
+    figure.suptitle(
+        f"Image features{of_crop}, ordered by how alike they are ({len(frame):,} images), and their ρ with each target "
+        "(on how many images)",
+        fontsize=11,
+    )
     return figure
 
 
@@ -146,7 +152,7 @@ def _is_feature(name: str) -> bool:
 
 
 def _target_matrix(table: pd.DataFrame, order: list[str]) -> pd.DataFrame:
-    """Features by targets, memorability first; targets of several models carry the model's name.
+    """Features by targets, memorability first, each with its number of images; several models' carry the model's name.
 
     Targets that are undefined with every feature (objects where nobody looked for any) are left out.
     """
@@ -154,7 +160,8 @@ def _target_matrix(table: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     names = table["target"] + (
         table["model"].map(lambda model: f" ({model})" if model else "") if several else ""
     )
-    names = names.map(lambda name: shorten(name, 34))
+    counts = table.groupby(names)["n"].transform("max")
+    names = [f"{shorten(name, 34)} ({count:,})" for name, count in zip(names, counts, strict=True)]
     matrix = table.assign(name=names).pivot(index="feature", columns="name", values="rho")
     return matrix.reindex(index=order, columns=list(dict.fromkeys(names))).dropna(axis=1, how="all")
 
@@ -162,7 +169,7 @@ def _target_matrix(table: pd.DataFrame, order: list[str]) -> pd.DataFrame:
 def _draw_matrix(axes: Axes, values: pd.DataFrame, limit: float, label: str, shrink: float) -> None:
     """Draw a heat map around zero under its scale; undefined cells are grey."""
     axes.set_facecolor("#D0D0D0")
-    columns = [shorten(name, 34) for name in values.columns]
+    columns = [shorten(name, 44) for name in values.columns]
     scale = {"location": "top", "shrink": shrink, "label": label, "ticks": [-limit, 0, limit]}
     sns.heatmap(
         values.astype(float), vmin=-limit, vmax=limit, cmap=DIVERGING, cbar_kws=scale, xticklabels=columns,
@@ -200,7 +207,7 @@ def draw_model(models: pd.DataFrame, importances: pd.DataFrame) -> Figure:
         right.errorbar(shown["importance"], place, xerr=shown["sd"], fmt="none", ecolor="black", elinewidth=1)
     left.set_yticks(np.arange(len(labels)), labels)
     left.set_xlabel("cross-validated Spearman ρ, 95 % interval")
-    left.set_title("Memorability predicted", loc="left")
+    left.set_title("Memorability predicted from measures", loc="left")
     right.set_yticks(np.arange(len(names)), [shorten(name, 34) for name in names])
     right.set_xlabel("loss of ρ when the feature is shuffled, ± 1 s.d.")
     right.set_title(f"Features it rests on (top {len(names)})", loc="left")

@@ -10,8 +10,8 @@ import pandas as pd
 from utils.core.figures import (
     NEUTRAL,
     SEQUENTIAL,
-    _dots,
     category_legend,
+    dot_style,
     new_figure,
     scatter_by_category,
     shorten,
@@ -47,7 +47,7 @@ def draw_latent_space(table: pd.DataFrame, projection: Projection, model: str, m
         scatter_by_category(row[0], table[x], table[y], categories)
         shuffled = table.iloc[colour_order]
         dots = row[1].scatter(
-            shuffled[x], shuffled[y], c=shuffled["memorability"], cmap=SEQUENTIAL, **_dots(len(table))
+            shuffled[x], shuffled[y], c=shuffled["memorability"], cmap=SEQUENTIAL, **dot_style(len(table))
         )
         bar = figure.colorbar(dots, ax=row[1], shrink=0.85)
         bar.set_label(memorability)
@@ -170,7 +170,9 @@ def draw_scatter(
         axes[0, 1].set_ylabel(f"reconstruction error ({loss})")
     axes[0, 0].set_title(title, fontsize=10)
     figure.suptitle(
-        f"{shorten(model, int(9 * figure.get_figwidth()) - 10)}: {len(table):,} images", fontsize=11
+        f"Distinctiveness in the latent space of {shorten(model, int(9 * figure.get_figwidth()) - 50)}: "
+        f"{len(table):,} images",
+        fontsize=11,
     )
     category_legend(figure, categories)
     return figure

@@ -321,10 +321,10 @@ def draw_evaluation(run: Run, args: Namespace, data: PredictionData, evaluation:
 
     metrics, predictions = of_model("mlp_metrics"), of_model("mlp_predictions")
     test = predictions[predictions["split"] == TEST]
-    share = float((test["memorability"] > evaluation.threshold).mean())
+    above = (test["memorability"] > evaluation.threshold).to_numpy()
     figures = {
         "mlp_predicted": mlp_figures.predicted_against_observed(test, metrics, stem),
-        "mlp_roc_pr": mlp_figures.roc_and_precision_recall(of_model("mlp_curves"), metrics, share),
+        "mlp_roc_pr": mlp_figures.roc_and_precision_recall(of_model("mlp_curves"), metrics, above),
         "mlp_calibration": mlp_figures.calibration(of_model("mlp_calibration")),
     }
     history = output_file(args.output_path, "mlp_history", stem)
@@ -337,12 +337,16 @@ def draw_evaluation(run: Run, args: Namespace, data: PredictionData, evaluation:
 
 
 def _draw_misses(run: Run, data: PredictionData, test: pd.DataFrame) -> None:
-    """Draw the test images whose score was missed most, upwards and downwards."""
+    """Draw the test images whose score was missed most, upwards and downwards, and by more than is usual."""
     missed = test.assign(error=test["prediction"] - test["memorability"]).sort_values(
         ["error", "image_id"], ascending=[False, True]
     )
+    usual = missed["error"].abs().median()
+    missed = missed[missed["error"].abs() >= usual]
     over, under = missed[missed["error"] > 0][:SHOWN_MISSES], missed[missed["error"] < 0][::-1][:SHOWN_MISSES]
     misses = pd.concat([over, under], ignore_index=True)
+    if misses.empty:  # a model that is never wrong
+        return
     paths = data.images.set_index("image_id")["path"]
     pictures = []
     for image_id in misses["image_id"]:
@@ -352,7 +356,7 @@ def _draw_misses(run: Run, data: PredictionData, test: pd.DataFrame) -> None:
             log.warning("%s is shown blank among the largest misses: %s", image_id, error.reason)
             pixels = np.ones((3, 224, 224), dtype=np.float32)
         pictures.append((pixels.transpose(1, 2, 0) * 255).round().astype(np.uint8))
-    run.save_figure(mlp_figures.largest_misses(misses, pictures), f"mlp_misses_{data.stem}")
+    run.save_figure(mlp_figures.largest_misses(misses, pictures, len(test)), f"mlp_misses_{data.stem}")
 
 
 # ---------------------------------------------------------------------- steps

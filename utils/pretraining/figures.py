@@ -55,7 +55,7 @@ def draw_curve(history: pd.DataFrame, rival_psnr: float, title: str) -> Figure:
     lower.set_yscale("log")
     lower.set_xlabel("epoch")
     upper.legend(fontsize=8, loc="lower right")
-    upper.set_title(shorten(title, 64), fontsize=10)
+    upper.set_title(f"Reconstruction over the training\n{shorten(title, 64)}", fontsize=10)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Figures of the evaluation: correlations with intervals, scatters with a line per category, reliability of the scores."""
+"""Figures of the evaluation: correlations with intervals, scatters with a curve per category, reliability of the scores."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from utils.core.figures import NEUTRAL, PALETTE, category_colours, new_figure, shorten
+from utils.core.figures import (
+    NEUTRAL,
+    PALETTE,
+    category_colours,
+    dot_style,
+    new_figure,
+    shorten,
+    titled_legend,
+    write_title,
+)
 from utils.core.names import RIVAL_MODEL, RIVALS
+from utils.statistics.clusters import IMAGE, find_clusters
 from utils.statistics.noise_ceiling import one_split, score_reliability
 from utils.statistics.rank_correlation import spearman
 
@@ -18,7 +28,8 @@ if TYPE_CHECKING:
 
 OVERALL, WITHIN = PALETTE[0], PALETTE[1]
 HEXBIN_FROM = 1500  # images; fewer are drawn one by one
-MAX_LINES = 8  # categories with a line of their own: as many as there are colours
+CURVE_FROM = 50  # images; a curve of fewer would show noise
+MAX_LINES = 8  # categories with a curve of their own: as many as there are colours
 MEMORABILITY_LABEL = "memorability score"
 
 
@@ -34,7 +45,7 @@ def draw_forest(correlations: pd.DataFrame) -> Figure:
     correlations = _rivals_in_every_panel(correlations)
     models = list(dict.fromkeys(correlations["model"]))
     measures = list(dict.fromkeys(correlations["measure"]))
-    clustered = (correlations["cluster"] != "image").any()
+    clustered = (correlations["cluster"] != IMAGE).any()
     columns = min(len(models), 3)
     rows = -(-len(models) // columns)
     figure, axes = new_figure(
@@ -63,8 +74,17 @@ def draw_forest(correlations: pd.DataFrame) -> Figure:
             + (";\nthick: if images were independent)" if clustered else ")")
         )
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    title = f"Reconstruction error and memorability\n{_image_count(correlations['n'])}"
+    titled_legend(figure, handles, len(labels), title)
     return figure
+
+
+def _image_count(counts: pd.Series) -> str:
+    """Say on how many images a figure's numbers rest."""
+    low, high = counts.min(), counts.max()
+    if not np.isfinite(high):
+        return "no images"
+    return f"{high:,.0f} images" if low == high else f"{low:,.0f} to {high:,.0f} images"
 
 
 def _rivals_in_every_panel(correlations: pd.DataFrame) -> pd.DataFrame:
@@ -114,13 +134,13 @@ def _forest_panel(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def draw_scatter(frame: pd.DataFrame, columns: dict[str, str], table: pd.DataFrame, model: str) -> Figure:
-    """Draw memorability against each loss of a model, with a line per category.
+    """Draw memorability against each loss of a model, with a smooth curve per category.
 
-    The lines join the mean scores of equally filled bins of the loss inside the category, so that they show
-    whatever monotone or other shape there is.
+    The curves are natural cubic splines (:func:`smooth_curve`), which show whatever monotone or other shape there is;
+    a category of fewer than :data:`CURVE_FROM` images has none. Without categories one curve is of all images.
 
     Args:
-        frame: a row per image with `memorability`, `category` and the measure columns.
+        frame: a row per image with `memorability`, `category`, the measure columns and what clusters are made of.
         columns: {loss: column of `frame`}.
         table: rows of `loss_correlations.csv` of this model.
         model: name for the title.
@@ -131,33 +151,47 @@ def draw_scatter(frame: pd.DataFrame, columns: dict[str, str], table: pd.DataFra
     across = min(4 if len(columns) in (4, 7, 8) or len(columns) > 9 else 3, len(columns))
     down = -(-len(columns) // across)
     figure, axes = new_figure(
-        down, across, width=1.2 + 2.9 * across, height=1.3 + 2.7 * down, sharey=True, squeeze=False
+        down, across, width=1.2 + 2.9 * across, height=1.5 + 2.7 * down, sharey=True, squeeze=False
     )
-    largest = frame.loc[frame["category"] != "", "category"].value_counts()
-    shown = sorted(largest.index[:MAX_LINES])
+    sizes = frame.loc[frame["category"] != "", "category"].value_counts()
+    shown = sorted(sizes.index[:MAX_LINES])
     colours = category_colours(shown)
+    unit = table["cluster"].iloc[0]
+    codes = None if unit == IMAGE else find_clusters(frame, unit).codes(frame)
+    curves = 0
     rho = table.set_index("measure")["rho"]
     for axis, (loss, column) in zip(axes.flat, columns.items(), strict=False):
-        _scatter_panel(axis, frame[["memorability", "category", column]].dropna(), column, colours)
+        data = frame[["memorability", "category", column]].assign(cluster=codes).dropna(subset=column)
+        curves += _scatter_panel(axis, data, column, colours)
         value = f"ρ = {rho[loss]:.2f}".replace("-", "−") if np.isfinite(rho[loss]) else "ρ undefined"
         axis.set_title(f"{shorten(loss, 24)}   {value}")
         named = {"exposure": "training loss at exposure", **dict.fromkeys(RIVALS, "measure, no network")}
-        axis.set_xlabel(named.get(loss, "loss"))
+        axis.set_xlabel(named.get(loss, "reconstruction error"))
     for axis in axes.flat[len(columns) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel(MEMORABILITY_LABEL)
-    title = f"{shorten(model, int(9 * figure.get_figwidth()) - 24)}: loss and memorability"
-    _category_legend(figure, colours, len(largest), title)
+    name = f"reconstruction error: {shorten(model, int(9 * figure.get_figwidth()) - 46)}"
+    against = "measures that need no network" if model == RIVAL_MODEL else name
+    title = f"Memorability against {against}, {_image_count(table['n'])}\n{_about_curves(curves, unit)}"
+    _category_legend(figure, colours, len(sizes), title)
     return figure
 
 
+def _about_curves(curves: int, unit: str) -> str:
+    """Say what the curves are, or why there are none."""
+    if not curves:
+        return f"no curves: fewer than {CURVE_FROM} images of a kind"
+    resampled = "images taken as independent" if unit == IMAGE else f"clustered by {unit}"
+    return f"curves: natural cubic splines with 95 % bands ({resampled}), from {CURVE_FROM} images"
+
+
 def _category_legend(figure: Figure, colours: dict[str, str], categories: int, title: str) -> None:
-    """Name the categories under the figure's title, and say if not all have a line."""
+    """Name the categories under the figure's title, and say if not all have a colour."""
     from matplotlib.lines import Line2D
 
     if not colours:
-        figure.suptitle(title, fontsize=11)
+        write_title(figure, title)
         return
     handles = [
         Line2D([], [], color=colour, linewidth=2.5, label=shorten(name)) for name, colour in colours.items()
@@ -168,7 +202,7 @@ def _category_legend(figure: Figure, colours: dict[str, str], categories: int, t
         )
     across = _legend_columns(figure, [handle.get_label() for handle in handles])
     # Above the panels: the foot of the figure is where caveats go.
-    figure.legend(handles=handles, loc="outside upper center", ncols=across, title=title, title_fontsize=11)
+    titled_legend(figure, handles, across, title)
 
 
 def _legend_columns(figure: Figure, labels: list[str]) -> int:
@@ -177,8 +211,8 @@ def _legend_columns(figure: Figure, labels: list[str]) -> int:
     return min(max(int(figure.get_figwidth() / width_inches), 1), len(labels))
 
 
-def _scatter_panel(axis: Axes, data: pd.DataFrame, column: str, colours: dict[str, str]) -> None:
-    """Draw one loss: density or points, and the categories' lines."""
+def _scatter_panel(axis: Axes, data: pd.DataFrame, column: str, colours: dict[str, str]) -> int:
+    """Draw one loss: density or points, and the categories' curves; return how many curves."""
     x, y = data[column].to_numpy(np.float64), data["memorability"].to_numpy(np.float64)
     if len(x) >= HEXBIN_FROM:
         low, high = np.quantile(x, [0.005, 0.995])
@@ -197,32 +231,66 @@ def _scatter_panel(axis: Axes, data: pd.DataFrame, column: str, colours: dict[st
         )
         axis.set_xlim(low, high)
     else:
-        tints = [colours.get(name, "#9A9A9A") for name in data["category"]]
-        axis.scatter(x, y, s=12, c=tints, alpha=0.45, linewidths=0)
-    for name, colour in colours.items():
-        inside = (data["category"] == name).to_numpy()
-        across, up = binned_means(x[inside], y[inside])
-        axis.plot(across, up, color="white", linewidth=4, solid_capstyle="round")
-        axis.plot(across, up, color=colour, linewidth=2.2, solid_capstyle="round")
+        tints = [colours.get(name, NEUTRAL) for name in data["category"]]
+        axis.scatter(x, y, c=tints, **dot_style(len(x)))
+    groups = {name: (data["category"] == name).to_numpy() for name in colours} or {"": np.ones(len(x), bool)}
+    curves = 0
+    for name, inside in groups.items():
+        codes = data["cluster"].to_numpy()[inside] if data["cluster"].notna().all() else None
+        curve = smooth_curve(x[inside], y[inside], codes)
+        if curve is None:
+            continue
+        curves += 1
+        colour = colours.get(name, OVERALL)
+        axis.fill_between(
+            curve["x"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.25, linewidth=0
+        )
+        axis.plot(curve["x"], curve["y"], color="white", linewidth=3.4, solid_capstyle="round")
+        axis.plot(curve["x"], curve["y"], color=colour, linewidth=1.9, solid_capstyle="round")
     axis.locator_params(axis="x", nbins=4)
+    return curves
 
 
-def binned_means(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of x and of y in equally filled bins of x: one per ten images, two at least, ten at most.
+def smooth_curve(x: np.ndarray, y: np.ndarray, codes: np.ndarray | None = None) -> pd.DataFrame | None:
+    """Fit a natural cubic spline of four degrees of freedom, with a pointwise 95 % band for its mean.
+
+    The middle 98 % of x are drawn, where there is something to fit to. The band is from the sandwich estimator:
+    robust to unequal variances, and to what images of one cluster share where there are at least ten clusters.
 
     Args:
         x: (n,) finite numbers.
         y: (n,) finite numbers.
+        codes: (n,) cluster of each image; None if images are independent.
 
     Returns:
-        Two vectors of equal length, ascending in x; empty for fewer than 6 images and for a constant x.
+        ``x, y, ci_low, ci_high`` at 60 places, ascending in x; None for fewer than :data:`CURVE_FROM` images and for fewer
+        than ten values of x.
     """
-    if len(x) < 6 or np.ptp(x) == 0:
-        return np.empty(0), np.empty(0)
-    bins = min(max(len(x) // 10, 2), 10)
-    order = np.argsort(x, kind="stable")
-    parts = np.array_split(order, bins)
-    return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
+    import statsmodels.api as sm
+    from patsy import build_design_matrices, dmatrix
+
+    if len(x) < CURVE_FROM or len(np.unique(x)) < 10:
+        return None
+    low, high = np.quantile(x, [0.01, 0.99])
+    if low == high:
+        return None
+    # knots at quantiles of ranks would follow ties; of values they follow the images
+    basis = dmatrix("cr(x, df=4) - 1", {"x": (x - low) / (high - low)})
+    places = np.linspace(0, 1, 60)
+    drawn = build_design_matrices([basis.design_info], {"x": places})[0]
+    if codes is not None and len(np.unique(codes)) >= 10:
+        fit = sm.OLS(y, basis).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+    else:
+        fit = sm.OLS(y, basis).fit(cov_type="HC3")
+    band = fit.get_prediction(drawn).summary_frame(alpha=0.05)
+    return pd.DataFrame(
+        {
+            "x": low + places * (high - low),
+            "y": band["mean"],
+            "ci_low": band["mean_ci_lower"],
+            "ci_high": band["mean_ci_upper"],
+        }
+    )
 
 
 def draw_reliability(
@@ -251,19 +319,21 @@ def draw_reliability(
         1, 2, width=10.2, height=height, gridspec_kw={"width_ratios": [1, 1.2]}
     )
     _halves_panel(left, first, second)
-    left.set_title(f"halves of the responses: ρ = {spearman(first, second)[0]:.2f}")
+    splits = int(ceiling["splits"])
+    drawn = "the published halves of the responses" if splits == 1 else f"one of {splits} random halvings"
+    left.set_title(f"{drawn}: ρ = {spearman(first, second)[0]:.2f}")
     _share_panel(right, table)
+    mean = "" if splits == 1 else f"mean ρ of the {splits} halvings {ceiling['half_rho']:.3f}, "
     title = (
-        f"Reliability of the scores: mean ρ of {ceiling['splits']} random halves {ceiling['half_rho']:.3f}, Spearman-Brown "
-        f"{ceiling['reliability']:.3f}, noise ceiling {ceiling['ceiling']:.3f}"
+        f"Reliability of the memorability scores of {len(first):,} images\n{mean}Spearman-Brown "
+        f"{ceiling['reliability']:.3f}, noise ceiling of a ρ {ceiling['ceiling']:.3f}"
     )
     handles, labels = right.get_legend_handles_labels()
     if labels:
         across = _legend_columns(figure, labels)
-        place = "outside upper center"
-        figure.legend(handles, labels, loc=place, ncols=across, title=title, title_fontsize=11)
+        titled_legend(figure, handles, across, title)
     else:
-        figure.suptitle(title, fontsize=11)
+        write_title(figure, title)
     return figure
 
 
@@ -272,7 +342,7 @@ def _halves_panel(axis: Axes, first: np.ndarray, second: np.ndarray) -> None:
     if len(first) >= HEXBIN_FROM:
         axis.hexbin(first, second, gridsize=32, cmap="Blues", bins="log", linewidths=0, rasterized=True)
     else:
-        axis.scatter(first, second, s=14, color=OVERALL, alpha=0.5, linewidths=0)
+        axis.scatter(first, second, color=OVERALL, **dot_style(len(first)))
     ends = [min(first.min(), second.min()), max(first.max(), second.max())]
     axis.plot(ends, ends, color=NEUTRAL, linewidth=0.8, linestyle="--")
     axis.set_xlabel("score from one half")
@@ -301,4 +371,4 @@ def _share_panel(axis: Axes, table: pd.DataFrame) -> None:
     axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.set_xlabel("ρ / noise ceiling (95 % interval)")
-    axis.set_title("how much of the attainable ρ each loss reaches")
+    axis.set_title("share of the attainable ρ that each error reaches")

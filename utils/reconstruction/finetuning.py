@@ -483,7 +483,7 @@ def loss_curve(progress: Progress, title: str, loss: str) -> Any:
         axes.axvline(boundary + 0.5, color="0.6", linewidth=0.8, linestyle=":")
     axes.set_xlabel("exposure (one image each, in the order shown)")
     axes.set_ylabel(f"{loss} before the step")
-    axes.set_title(shorten(title, 64), fontsize=10)
+    axes.set_title(f"Reconstruction error over {len(values):,} exposures\n{shorten(title, 64)}", fontsize=10)
     axes.xaxis.get_major_locator().set_params(integer=True)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.2 * (high - low))  # room for the legend
