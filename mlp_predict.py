@@ -135,7 +135,9 @@ def main(args: argparse.Namespace) -> None:
     from utils.core.run import Run
     from utils.prediction import stage
 
-    with Run("mlp_predict", args) as run:
+    # Scoring anybody's pictures is no part of the study: what is on record of it stays.
+    kind = "" if args.train or args.evaluate else "predict"
+    with Run("mlp_predict", args, kind) as run:
         if args.train or args.evaluate:
             if is_main_rank():  # one head, one process; scoring below is shared out
                 with alone():  # reading splits.csv meets the other ranks elsewhere

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from models.mlp import build_mlp
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
 from utils.core.names import LOSSES
+from utils.core.run import Run
 from utils.core.tables import output_file, read_table, write_table
 from utils.data.dataset import find_image_root
 from utils.data.images import load_pixels
@@ -300,7 +302,8 @@ def test_search_and_splits_are_recorded(output, pictures, monkeypatch):
     assert (row["n_splits"], row["mean_over_splits"]) == (3, pytest.approx(rho.mean()))
     assert row["sd_over_splits"] == pytest.approx(rho.std(ddof=1))
     other = metrics.reset_index().assign(model="another")
-    write_table(pd.concat([metrics.reset_index(), other]), output / "mlp_metrics.csv", "mlp_metrics")
+    with Run("mlp_predict", Namespace(output_path=output)) as run:
+        run.write_table(pd.concat([metrics.reset_index(), other]), "mlp_metrics")
     stage("--data-dir", pictures, "--output-path", output, *FAST)
     assert not (output / "mlp_search.csv").exists()  # they described the head that was replaced
     assert not (output / "mlp_splits.csv").exists()

@@ -9,10 +9,13 @@ import pytest
 import torch
 from conftest import dataset_args
 
+from utils.core.claims import written_by
+from utils.core.cli import typed_command
 from utils.core.device import resolve_device, resolve_precision, seed_everything
 from utils.core.errors import UserError
 from utils.core.files import atomic_path, check_writable, file_sha256, write_json
 from utils.core.names import SAMPLE_CAVEAT
+from utils.core.records import last_runs, read_run
 from utils.core.run import Run
 from utils.core.tables import read_table
 from utils.data.dataset import load_dataset
@@ -141,11 +144,78 @@ def test_a_table_that_a_run_brings_up_to_date_is_no_input(tmp_path):
     assert (list(record["inputs"]), list(record["outputs"])) == ([], ["training_m.csv"])
 
 
-def test_a_failed_run_is_recorded_as_such(tmp_path):
+def test_a_run_that_failed_replaces_no_record_of_a_complete_one(tmp_path):
+    """A typing error overwrote what the report rests on."""
     with pytest.raises(UserError), Run("some_stage", arguments(tmp_path)):
         raise UserError("no such thing")
-    record = json.loads((tmp_path / "run_some_stage.json").read_text())
+    assert read_run(tmp_path, "some_stage") is None
+    record = json.loads((tmp_path / "runs" / "some_stage.failed.json").read_text())
     assert (record["status"], record["error"]) == ("failed", "no such thing")
+    with Run("some_stage", arguments(tmp_path)) as run:
+        run.count(images=7)
+    assert not (tmp_path / "runs" / "some_stage.failed.json").exists()
+    with pytest.raises(KeyboardInterrupt), Run("some_stage", arguments(tmp_path)):
+        raise KeyboardInterrupt
+    assert read_run(tmp_path, "some_stage")["counts"] == {"images": 7}
+    assert read_run(tmp_path, "some_stage", complete=False)["status"] == "interrupted"
+    (found,) = last_runs(tmp_path, ["some_stage", "another"]).values()
+    assert (found["counts"], found["later_failure"]["status"]) == ({"images": 7}, "interrupted")
+
+
+def test_a_run_that_is_no_part_of_the_study_has_a_record_of_its_own(tmp_path):
+    with Run("mlp_predict", arguments(tmp_path)) as run:
+        run.count(images=7)
+    with Run("mlp_predict", arguments(tmp_path), kind="predict") as run:
+        run.count(images=1)
+    with pytest.raises(UserError), Run("mlp_predict", arguments(tmp_path), kind="predict"):
+        raise UserError("no such picture")
+    assert read_run(tmp_path, "mlp_predict")["counts"] == {"images": 7}
+    assert read_run(tmp_path, "mlp_predict", "predict")["counts"] == {"images": 1}
+    assert read_run(tmp_path, "mlp_predict", "predict", complete=False)["error"] == "no such picture"
+    assert read_run(tmp_path, "mlp_predict", complete=False) is None
+
+
+def training(loss=0.5):
+    return pd.DataFrame(
+        {
+            "epoch": [1],
+            "images": [2],
+            "loss_mean": [loss],
+            "loss_first_half": [0.5],
+            "loss_second_half": [0.5],
+        }
+    )
+
+
+def test_what_each_file_was_written_by_outlives_runs_of_other_models(tmp_path, monkeypatch):
+    """After a second model was added, the first one's training curve vanished from the report."""
+    commands = []
+    for model in ("a", "b"):
+        monkeypatch.setattr("utils.core.cli._command", ["some_stage.py", "--model-names", model])
+        commands.append(typed_command())
+        with Run("some_stage", arguments(tmp_path)) as run:
+            run.write_table(training(), "training", model)
+    monkeypatch.setattr("utils.core.cli._command", ["some_stage.py", "--model-names", "c"])
+
+    def stopped_half_way():
+        with Run("some_stage", arguments(tmp_path)) as run:
+            run.write_table(training(0.25), "training", "b")
+            raise UserError("no space")
+
+    with pytest.raises(UserError, match="no space"):
+        stopped_half_way()
+    claims = written_by(tmp_path)
+    assert {name: list(claim.command) for name, claim in claims.items()} == {
+        "training_a.csv": commands[0],
+        "training_b.csv": ["some_stage.py", "--model-names", "c"],
+    }
+    assert claims["training_b.csv"].sha256 == file_sha256(tmp_path / "training_b.csv")
+    assert last_runs(tmp_path, ["some_stage"])["some_stage"]["outputs"] == [
+        "training_b.csv",
+        "training_a.csv",
+    ]
+    (tmp_path / "training_a.csv").unlink()
+    assert last_runs(tmp_path, ["some_stage"])["some_stage"]["outputs"] == ["training_b.csv"]
 
 
 def test_sample_and_random_weights_are_loud_and_travel_with_the_tables(tmp_path):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from argparse import Namespace
 from html import unescape
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 from utils.core.contract import TABLES
 from utils.core.errors import UserError
+from utils.core.files import atomic_path
+from utils.core.run import Run
 from utils.core.tables import output_file, write_table
 from utils.report import sections
 from utils.report.blocks import show, show_p, show_range
@@ -233,23 +236,38 @@ def test_many_figures_fold_and_the_rest_is_counted(results: Path) -> None:
     assert "picture_24.png" not in text
 
 
-def test_a_run_by_hand_of_one_step_hides_no_figure_of_the_study(results: Path) -> None:
-    Image.new("RGB", (30, 20)).save(results / "mlp_roc_pr.png")
-    Image.new("RGB", (30, 20)).save(results / "contact_sheet.png")
-    stage = {
-        "command": [],
-        "code": "",
-        "seconds": 1.0,
-        "inputs": {},
-        "outputs": {"mlp_roc_pr.png": None, "gone.png": None},
-    }
-    (results / "pipeline.json").write_text(json.dumps({"stages": {"mlp_predict": stage}}))
-    write_run(results, "mlp_predict", ("contact_sheet.png",))  # mlp_predict.py --predict, after the pipeline
+def draw(folder: Path, name: str, kind: str = "") -> None:
+    """Let a run of stage 6 draw one figure."""
+    with (
+        Run("mlp_predict", Namespace(output_path=folder), kind) as run,
+        atomic_path(folder / name) as temporary,
+    ):
+        Image.new("RGB", (30, 20)).save(temporary)
+        run.add_output(folder / name)
+
+
+def test_a_run_of_another_model_or_kind_hides_no_figure_of_the_study(results: Path) -> None:
+    """After a second model was added, the first one's figures vanished."""
+    draw(results, "mlp_roc_pr_a.png")
+    draw(results, "mlp_roc_pr_gone.png")
+    draw(results, "mlp_roc_pr_b.png")
+    draw(results, "contact_sheet.png", kind="predict")
+    (results / "mlp_roc_pr_gone.png").unlink()
     path, figures = write_report(results)
     page = path.read_text(encoding="utf-8")
     assert figures == 4
-    assert page.count("<figcaption>mlp_roc_pr.png") == page.count("<figcaption>contact_sheet.png") == 1
+    assert page.count("<figcaption>mlp_roc_pr_a.png") == page.count("<figcaption>mlp_roc_pr_b.png") == 1
     assert "gone.png" not in page
+    assert "contact_sheet.png" not in page
+
+
+def test_a_failure_since_the_last_complete_run_is_said_beside_its_results(results: Path) -> None:
+    """A typing error hid a complete table behind "the last run failed"."""
+    with pytest.raises(UserError), Run("autoencoder_test", Namespace(output_path=results)):
+        raise UserError("The checkpoint foo.pth is not in x.")
+    text = read(results)
+    assert "8 of 8 stages have run." in text
+    assert "ended as failed: The checkpoint foo.pth is not in x. What stands here is of the last" in text
 
 
 def test_without_caveats_there_is_no_banner(results: Path) -> None:

@@ -307,8 +307,8 @@ def check(
     run.save_figure(figure, f"ig_cascade_{model}")
     for table, rows in (("ig_checks", checks), ("ig_verdicts", verdicts.drop(columns="sentence"))):
         rows = rows.assign(model=model)
-        if output_file(args.output_path, table).exists():
-            old = run.read_table(table, inherit=False)
+        old = run.read_earlier(table)
+        if old is not None:
             rows = pd.concat([kept_rows(old, old["model"] != model), rows], ignore_index=True)
         run.write_table(rows, table)
 

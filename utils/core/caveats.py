@@ -1,4 +1,4 @@
-"""What must be said of numbers: that they come from sample data, or from networks with random weights."""
+"""What must be said of numbers: that they come from sample data, random weights, or a table that was edited by hand."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _SEPARATOR = "; "
 _RANDOM = "random weights: "
+_EDITED = "edited by hand: "
 
 
 class Caveats:
@@ -31,6 +32,11 @@ class Caveats:
     def random_weights(what: str) -> str:
         """Return the text that says that ``what`` (e.g. ``LPIPS``) had random weights."""
         return _RANDOM + what
+
+    @staticmethod
+    def edited(file: str) -> str:
+        """Return the text that says that a file was edited since a stage wrote it (``--accept-edited``)."""
+        return _EDITED + file
 
     @property
     def has_sample(self) -> bool:

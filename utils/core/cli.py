@@ -189,6 +189,11 @@ def _data_flags(group: argparse._ArgumentGroup) -> None:
 def _output_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--output-path", type=Path, default=Path("output"), help="folder for all results")
     group.add_argument("--overwrite", action="store_true", help="do finished work again")
+    group.add_argument(
+        "--accept-edited",
+        action="store_true",
+        help="take files of earlier stages that were edited since as they stand, and mark what is made from them",
+    )
 
 
 def _models_flags(group: argparse._ArgumentGroup) -> None:
@@ -319,6 +324,11 @@ def build_parser(description: str, *groups: str) -> argparse.ArgumentParser:
 
 
 _command: list[str] = []  # of this process, as typed: script, then arguments
+
+
+def typed_command() -> list[str]:
+    """Return this process's command as typed: script, then arguments."""
+    return list(_command) or [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def command_with(flag: str, value: str) -> str:

@@ -90,6 +90,26 @@ def read_file(path: Path | str) -> FileContent:
     return FileContent(str(path), content, Seen(hashlib.sha256(content).hexdigest(), times, now))
 
 
+_read_here: dict[str, list[Seen]] = {}  # inputs that this process has read whole, in the order of reading
+
+
+def read_input(path: Path | str) -> FileContent:
+    """Read a file that numbers come from whole, and remember what it held then (:func:`read_since`).
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    content = read_file(path)
+    _read_here.setdefault(os.path.abspath(path), []).append(content.seen)
+    return content
+
+
+def read_since(path: Path | str, since_ns: int) -> Seen | None:
+    """Return what a file held when this process first read it after a time; None where it did not."""
+    seen = _read_here.get(os.path.abspath(path), [])
+    return next((one for one in seen if one.read_ns >= since_ns), None)
+
+
 def _times(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 

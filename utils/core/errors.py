@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class ChangedFileError(UserError):
+    """A file that one stage hands to the next holds something else than was written."""
+
+
 class ImageError(Exception):
     """One image cannot be used: unreadable, truncated, empty. Skipped or fatal by ``--on-error``.
 

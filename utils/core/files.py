@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
-        os.replace(temporary, path)
+        with ExitStack() as watched:
+            for watch in _watches:
+                watched.enter_context(watch(temporary, path))
+            os.replace(temporary, path)
     except OSError as error:
         if error.filename in (None, str(temporary)):  # a full disk does not say which file it is full for
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+Watch = Callable[[Path, Path], AbstractContextManager[None]]
+_watches: list[Watch] = []
+
+
+@contextmanager
+def watched_writes(watch: Watch) -> Iterator[None]:
+    """In the block, let ``watch(finished file, its path to be)`` surround the moment in which a file takes its name."""
+    _watches.append(watch)
+    try:
+        yield
+    finally:
+        _watches.remove(watch)
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:

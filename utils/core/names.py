@@ -24,6 +24,7 @@ BASE_CHECKPOINT = "imagenet_vgg16_autoencoder.pth"
 PRETRAINED_PREFIX = "pretrained_"  # of checkpoints from stage 0
 SAMPLE_CAVEAT = "sample data (planted scores)"
 CAVEAT_COLUMN = "caveat"
+RUNS_FOLDER = "runs"  # in the output folder: who wrote what, and runs that did not end well
 SHARDS_FOLDER = "shards"  # in the output folder: what runs need to go on, and nobody else
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif"}

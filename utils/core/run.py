@@ -1,11 +1,8 @@
 """The record of a run, its device, its seed, its files: what every script does around its own work."""
 
-import datetime
-import importlib.metadata
 import logging
 import platform
-import subprocess
-import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,14 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.core.caveats import Caveats
+from utils.core.claims import Claims, claiming
+from utils.core.cli import typed_command
 from utils.core.device import resolve_device, seed_everything
-from utils.core.digests import FileDigests, file_digests, name_pictures
+from utils.core.digests import FileDigests, file_digests, name_pictures, read_since
+from utils.core.errors import ChangedFileError
 from utils.core.figures import save_figure
-from utils.core.files import PROJECT_ROOT, check_writable, write_json
+from utils.core.files import check_writable
 from utils.core.locks import LOGS_FOLDER, one_at_a_time, only_run
 from utils.core.log import log
 from utils.core.names import SAMPLE_CAVEAT
 from utils.core.processes import is_main_rank, world_size
+from utils.core.records import COMPLETE, FAILED, INTERRUPTED, code_revision, now, package_versions, write_run
 from utils.core.tables import output_file, read_table, write_table
 
 if TYPE_CHECKING:
@@ -28,71 +29,31 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-_PACKAGES = (
-    *(
-        "torch",
-        "torchvision",
-        "numpy",
-        "pandas",
-        "scipy",
-        "scikit-image",
-        "scikit-learn",
-        "opencv-python-headless",
-    ),
-    *("pillow", "captum", "lpips", "matplotlib"),
-)
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(PROJECT_ROOT), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def code_revision() -> dict[str, Any]:
-    """Return the git commit of this code and whether it was modified (None where git cannot tell)."""
-    status = _git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": _git("rev-parse", "HEAD"), "modified": None if status is None else bool(status)}
-
-
-def package_versions() -> dict[str, str]:
-    """Return the installed versions of what can change a number."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "absent"
-    return versions
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
 
 class Run:
     """One run of one script: checks the output folder, seeds, logs to a file, keeps and writes the record.
 
-    Use as a context manager. On leaving, ``run_<script>.json`` is written with status ``complete``, ``failed``
-    or ``interrupted``. Tables and figures written through it carry the run's caveats (sample data, random
-    weights), so that no such output can be mistaken for a result.
+    Use as a context manager. On leaving, its record is written with status ``complete``, ``failed`` or ``interrupted``:
+    to ``run_<script>.json`` where it was complete, beside it otherwise (:mod:`utils.core.records`). Tables and figures
+    written through it carry the run's caveats (sample data, random weights), so that no such output can be mistaken for
+    a result.
 
     Attributes:
         output_path: The output folder.
         args: The script's arguments.
     """
 
-    def __init__(self, script: str, args: Namespace) -> None:
+    def __init__(self, script: str, args: Namespace, kind: str = "") -> None:
+        """Prepare a run.
+
+        Args:
+            script: The script without ``.py``.
+            args: Its arguments.
+            kind: For a run that does no part of the study (``predict``): it has a record of its own.
+        """
         self.script = script
         self.args = args
+        self.kind = kind
         self.output_path: Path = args.output_path
         self._device: torch.device | None = None
         self._caveats = Caveats()
@@ -101,14 +62,23 @@ class Run:
         self._inputs: dict[str, Any] = {}
         self._outputs: list[str] = []
         self._skipped: set[tuple[str, str]] = set()
+        self._claims = Claims(
+            self.output_path,
+            script,
+            kind,
+            typed_command(),
+            getattr(args, "accept_edited", False),
+            lambda file: self.note_caveats([Caveats.edited(file)]),
+        )
+        self._claiming = ExitStack()
         self._log_file: logging.Handler | None = None
-        self._started = ""
+        self._started, self._started_ns = "", 0
         self._lock = ExitStack()
 
     def __enter__(self) -> "Run":
         check_writable(self.output_path)
         self._lock.enter_context(only_run(self.output_path, self.script))
-        self._started = _now()
+        self._started, self._started_ns = now(), time.time_ns()
         if is_main_rank():
             folder = self.output_path / LOGS_FOLDER
             folder.mkdir(exist_ok=True)
@@ -119,16 +89,18 @@ class Run:
             log.setLevel(logging.WARNING)
         if hasattr(self.args, "device"):
             seed_everything(self.args.seed)
+        self._claiming.enter_context(claiming(self._claims, write=is_main_rank()))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)  # Ctrl-C, SIGTERM, SIGHUP
-        status = "complete" if kind is None else "interrupted" if interrupted else "failed"
+        status = COMPLETE if kind is None else INTERRUPTED if interrupted else FAILED
+        self._claiming.close()
         if is_main_rank():
-            write_json(self.output_path / f"run_{self.script}.json", self._record(status, error))
+            write_run(self.output_path, self._record(status, error), self.kind)
             self.digests.save()
             said = self._caveats | self._earlier_caveats
-            if status == "complete" and said:
+            if status == COMPLETE and said:
                 log.warning("What this run wrote is marked where it applies: %s.", said)
         if self._log_file is not None:
             log.removeHandler(self._log_file)
@@ -141,7 +113,7 @@ class Run:
             "script": self.script,
             "status": status,
             "error": str(error) if error else None,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": typed_command(),
             "arguments": dict(sorted(vars(self.args).items())),
             "seed": getattr(self.args, "seed", None),
             "device": str(self._device) if self._device else None,
@@ -150,13 +122,17 @@ class Run:
             "versions": package_versions(),
             "platform": platform.platform(),
             "started": self._started,
-            "ended": _now(),
+            "ended": now(),
             "counts": self._counts,
             "inputs": self._inputs,
             "outputs": sorted(set(self._outputs)),
             "output_sha256": {
-                name: self.digests.of(self.output_path / name) for name in sorted(set(self._outputs))
+                name: self._claims.written[name].sha256
+                if name in self._claims.written
+                else self.digests.of(self.output_path / name)
+                for name in sorted(set(self._outputs))
             },
+            "accepted_edits": dict(sorted(self._claims.accepted.items())),
             "sample": caveats.has_sample,
             "random_weights": caveats.has_random_weights,
             "caveats": list(caveats),
@@ -222,8 +198,10 @@ class Run:
         self._counts.update(counts)
 
     def add_input(self, path: Path) -> None:
-        """Record an input file as it is now: its size and its SHA-256."""
-        self._inputs[str(path)] = self.digests.fingerprint(path)
+        """Record an input file as it was when this run first read it, or else as it is now: its size and its SHA-256."""
+        seen = read_since(path, self._started_ns)
+        read = seen and {"bytes": seen.times[0], "sha256": seen.digest}
+        self._inputs[str(path)] = read or self.digests.fingerprint(path)
 
     def add_output(self, path: Path) -> Path:
         """Record an output file and return its path. What a run brings up to date is its output, no input any more."""
@@ -265,6 +243,21 @@ class Run:
             self.note_caveats(Caveats.of_table(frame))
         return frame
 
+    def read_earlier(self, table: str) -> "pd.DataFrame | None":
+        """Read a table of several models that this stage is about to bring up to date; None where there is none.
+
+        One that was changed since this stage wrote it is left out with a warning, which says how its rows can be made
+        anew: nobody knows which of them are right, and a stage that is run again has to mend what is damaged.
+        """
+        path = output_file(self.output_path, table)
+        if not path.exists():
+            return None
+        try:
+            return self.read_table(table, inherit=False)
+        except ChangedFileError as error:
+            log.warning("%s Until then it has this run's rows alone.", error)
+            return None
+
     def save_figure(
         self, figure: "Figure", stem: str, formats: tuple[str, ...] = ("png", "pdf")
     ) -> list[Path]:
@@ -289,11 +282,11 @@ class Run:
         path = output_file(self.output_path, "skipped_images")
         with one_at_a_time(self.output_path):  # another stage may be at the same table
             new = pd.DataFrame(rows, columns=["image_id", "reason"]).assign(stage=self.script)
-            if path.exists():
-                old = read_table(path, "skipped_images")
+            old = self.read_earlier("skipped_images")
+            if old is not None:
                 new = pd.concat([old[old["stage"] != self.script], new], ignore_index=True)
                 new = new.sort_values(["image_id", "stage"], kind="stable")  # whichever stage ran last
-            elif not rows:
+            elif not rows and not path.exists():
                 return
             write_table(new, path, "skipped_images")
         self.add_output(path)

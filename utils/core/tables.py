@@ -4,14 +4,18 @@
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.core.claims import check_unchanged
 from utils.core.contract import TABLES
 from utils.core.declarations.columns import IMAGE_ID, Table
+from utils.core.digests import FileContent, read_input
 from utils.core.errors import UserError
+from utils.core.files import atomic_path
 from utils.core.names import CAVEAT_COLUMN
 
 if TYPE_CHECKING:
@@ -72,8 +76,6 @@ def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "")
     Raises:
         ValueError: If the frame does not fit the declaration (a bug of ours, not of the user).
     """
-    from utils.core.files import atomic_path
-
     declared = TABLES[table]
     problem = _problem(frame, declared)
     if problem:
@@ -107,13 +109,18 @@ def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFr
 
     Raises:
         UserError: If the file is missing (names the stage that writes it), is not a table, lacks a column,
-            repeats a key, or holds something that is not a number where one belongs.
+            repeats a key, or holds something that is not a number where one belongs; or has changed since its stage
+            wrote it (:class:`utils.core.errors.ChangedFileError`).
     """
     declared = TABLES[table]
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing. It is written by: {command or declared.command}")
-    frame = read_csv(path, text_columns=[column.name for column in declared.columns if column.kind == "text"])
+    content = _read_whole(path)
+    check_unchanged(path, content.seen.digest)
+    frame = read_csv(
+        content, text_columns=[column.name for column in declared.columns if column.kind == "text"]
+    )
     for column in declared.columns:
         if column.name in frame.columns and column.kind in {"int", "float"}:
             frame[column.name] = to_numbers(frame[column.name], path, allow_empty=column.nullable)
@@ -137,11 +144,20 @@ def kept_rows(old: "pd.DataFrame", keep: "pd.Series") -> "pd.DataFrame":
     return rows if CAVEAT_COLUMN in rows.columns else rows.assign(**{CAVEAT_COLUMN: ""})
 
 
-def read_csv(path: Path, text_columns: Iterable[str] = (), **options: object) -> "pd.DataFrame":
+def _read_whole(path: Path) -> FileContent:
+    try:
+        return read_input(path)
+    except FileNotFoundError:
+        raise UserError(f"The table {path} does not exist. Check the path.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; a CSV file was expected.") from None
+
+
+def read_csv(path: Path | FileContent, text_columns: Iterable[str] = (), **options: object) -> "pd.DataFrame":
     """Read any CSV a user may hand over, with one clear message where that fails.
 
     Args:
-        path: The file.
+        path: The file, or what was read of it.
         text_columns: Columns kept as text whatever they look like (``007.jpg``, ``NA``).
         options: Passed to :func:`pandas.read_csv`.
 
@@ -150,14 +166,16 @@ def read_csv(path: Path, text_columns: Iterable[str] = (), **options: object) ->
     """
     import pandas as pd
 
+    # Read whole, once: what is digested is what is parsed, even if the file changes meanwhile.
+    content = path if isinstance(path, FileContent) else _read_whole(path)
     try:
         frame = pd.read_csv(
-            path, dtype=dict.fromkeys(text_columns, str), keep_default_na=False, na_values={}, **options
+            io.BytesIO(content.content),
+            dtype=dict.fromkeys(text_columns, str),
+            keep_default_na=False,
+            na_values={},
+            **options,
         )
-    except FileNotFoundError:
-        raise UserError(f"The table {path} does not exist. Check the path.") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; a CSV file was expected.") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{path} cannot be read as a CSV table ({error}). Expected UTF-8 text with a header line."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -183,8 +182,7 @@ def _losses(args: Namespace, run: Run, stem: str) -> pd.DataFrame | None:
 
 def write_correlations(args: Namespace, run: Run, rows: list[pd.DataFrame]) -> pd.DataFrame:
     """Bring ``distinctiveness_correlations.csv`` up to date with the models just analysed."""
-    path = output_file(args.output_path, "distinctiveness_correlations")
-    old: Any = read_table(path, "distinctiveness_correlations") if path.exists() else None
+    old = run.read_earlier("distinctiveness_correlations")
     keep = models_with(args.output_path, "distinctiveness")
     merged = merge_correlations(pd.concat(rows, ignore_index=True), old, keep)
     run.write_table(merged, "distinctiveness_correlations")

@@ -4,12 +4,16 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from utils.core.claims import Claim, written_by
 from utils.core.digests import FileDigests
 from utils.core.errors import UserError
 from utils.core.files import read_json, write_json
+from utils.core.records import COMPLETE, read_run, record_path
 
 RECORD_FILE = "pipeline.json"
 _SHARED_OUTPUTS = {"skipped_images.csv"}  # every stage replaces its own rows of these
+_CLOCKS_APART_NS = 2 * 10**9  # a file's time may be told by another clock, and be rounded
+_CHANGES_NO_OUTPUT = {"--accept-edited"}
 _NOT_STAGES_CODE = (
     "utils/report",
     "utils/pipeline",
@@ -52,9 +56,13 @@ def record_stage(
     Raises:
         UserError: The stage left no record of a complete run.
     """
-    path = output_path / f"run_{name}.json"
-    run = read_json(path) if path.exists() else {}
-    if run.get("status") != "complete":
+    path = record_path(output_path, name)
+    run = read_run(output_path, name)
+    if (
+        run is None
+        or run.get("status") != COMPLETE
+        or path.stat().st_mtime_ns < started_ns - _CLOCKS_APART_NS
+    ):
         raise UserError(
             f"The stage {name} ended well but left no complete record in {path}. Run it again by itself."
         )
@@ -68,7 +76,7 @@ def record_stage(
     for earlier in stages.values():  # a stage may complete what an earlier one wrote
         earlier["outputs"].update({file: outputs[file] for file in earlier["outputs"] if file in outputs})
     stages[name] = {
-        "command": command,
+        "command": _without_leave(command),
         "code": code,
         "seconds": round(seconds, 1),
         "inputs": {
@@ -97,14 +105,26 @@ def why_run(output_path: Path, name: str, command: list[str], code: str) -> str:
     stage = read_record(output_path).get(name)
     if stage is None:
         return "no complete run of it is on record"
-    if stage["command"] != command:
+    if stage["command"] != _without_leave(command):
         return "its arguments changed"
     if stage["code"] != code:
         return "its code changed"
     for file, before in stage["inputs"].items():
         if digests.fingerprint(Path(file)) != before:
             return f"its input {file} changed"
+    claims, accept = written_by(output_path), "--accept-edited" in command
     for file, before in stage["outputs"].items():
-        if digests.of(output_path / file) != before:
+        found = digests.of(output_path / file)
+        if found != before and not (found and (accept or _edited_on_purpose(claims.get(file), found))):
             return f"its output {file} changed or is gone"
     return ""
+
+
+def _edited_on_purpose(claim: Claim | None, digest: str) -> bool:
+    """Say whether a later stage was told to take a file as somebody edited it (``--accept-edited``)."""
+    return claim is not None and claim.edited and claim.sha256 == digest
+
+
+def _without_leave(command: list[str]) -> list[str]:
+    """Return a command without the flags that say what may be read, and change nothing in what is made of it."""
+    return [word for word in command if word not in _CHANGES_NO_OUTPUT]

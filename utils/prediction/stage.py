@@ -14,7 +14,8 @@ from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.names import DEFAULT_IMAGE_SIZE, TEST
 from utils.core.processes import is_main_rank
-from utils.core.run import Run, package_versions
+from utils.core.records import package_versions
+from utils.core.run import Run
 from utils.core.tables import kept_rows, output_file, read_table
 from utils.data.images import load_pixels
 from utils.latents.codes import find_code_models
@@ -251,8 +252,8 @@ def replace_model_rows(run: Run, table: str, rows: pd.DataFrame | list[dict], mo
     """
     frame = pd.DataFrame(rows).assign(model=model)
     path = output_file(run.output_path, table)
-    if path.exists():
-        old = read_table(path, table)
+    old = run.read_earlier(table)
+    if old is not None:
         old = kept_rows(old, old["model"] != model)
         frame = old if frame.empty else pd.concat([old, frame], ignore_index=True)
     if frame.empty:

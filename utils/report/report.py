@@ -17,10 +17,10 @@ from typing import Any
 
 from utils.core.caveats import Caveats
 from utils.core.errors import UserError
-from utils.core.files import atomic_path, read_json
+from utils.core.files import atomic_path
 from utils.core.log import in_words
+from utils.core.records import last_runs
 from utils.core.tables import output_file, read_table
-from utils.pipeline.records import read_record
 from utils.report.blocks import Block, missing_block, table_block, table_row
 from utils.report.headline import headline_tiles
 from utils.report.sections import STAGE_BLOCKS
@@ -63,13 +63,7 @@ def write_report(output_path: Path) -> tuple[Path, int]:
     from jinja2 import Environment, StrictUndefined
 
     output_path = Path(output_path)
-    runs = {name: read_json(path) for name in SCRIPTS if (path := output_path / f"run_{name}.json").exists()}
-    for name, stage in read_record(output_path).items():
-        if (
-            name in runs
-        ):  # a later run by hand of one step (--predict, say) leaves the others' figures standing
-            run = runs[name]
-            run["outputs"] = list(dict.fromkeys([*run.get("outputs", []), *stage["outputs"]]))
+    runs = last_runs(output_path, SCRIPTS)
     if not runs:
         raise UserError(
             f"{output_path} holds no record of any stage, so there is nothing to report. Run the study first: "
@@ -137,6 +131,10 @@ def _section(name: str, output_path: Path, run: dict | None) -> dict[str, Any]:
         blocks.insert(
             0, missing_block(f"the last run of this stage ended as {run.get('status')}: {run.get('error')}")
         )
+    later = run and run["later_failure"]
+    if later:
+        text = f"A later run ({_moment(later, 'started')} UTC) ended as {later.get('status')}: {later.get('error')}"
+        blocks.insert(0, {"kind": "text", "text": f"{text} What stands here is of the last complete run."})
     return {"title": SCRIPTS[name], "anchor": name, "blocks": blocks}
 
 

@@ -425,7 +425,7 @@ def report(run: Run, table: pd.DataFrame, summary: pd.DataFrame) -> None:
 def replace_model(run: Run, frame: pd.DataFrame, table: str, model: str) -> None:
     """Write a table that holds several models, replacing this one's rows."""
     frame = frame.assign(model=model)
-    if output_file(run.output_path, table).exists():
-        old = run.read_table(table, inherit=False)
+    old = run.read_earlier(table)
+    if old is not None:
         frame = pd.concat([kept_rows(old, old["model"] != model), frame], ignore_index=True)
     run.write_table(frame, table)

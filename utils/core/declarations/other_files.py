@@ -63,8 +63,18 @@ OTHER_FILES = (
     OutputFile(
         ("run_<script>.json",),
         _ALL,
-        "Record of the last run: arguments, seed, versions, device, code revision, start and end, counts, inputs with "
-        "SHA-256, outputs, caveats, status.",
+        "Record of the stage's last complete run: arguments, seed, versions, device, code revision, start and end, counts, "
+        "inputs with SHA-256, outputs, caveats, status. A run that fails, or does no part of the study, replaces none.",
+    ),
+    OutputFile(
+        ("runs/<script>.failed.json", "runs/mlp_predict.predict.json"),
+        _ALL,
+        "Records of a run that failed or was interrupted, until a later one is complete; of scoring somebody's pictures.",
+    ),
+    OutputFile(
+        ("runs/<script>.written.log",),
+        _ALL,
+        "Which command wrote each file of the folder, when, and its SHA-256: what a stage compares before it reads a file.",
     ),
     OutputFile(
         ("pipeline.json",),
