@@ -110,6 +110,7 @@ def dataset_args(data_dir: Path, output_path: Path, **changes: object) -> Namesp
         "data_dir": data_dir,
         "scores_csv": None,
         "score_column": "memorability_w_fa_correction",
+        "score_scale": "unit",
         "group_column": None,
         "split_by": None,
         "sample": False,

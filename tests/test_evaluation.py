@@ -602,7 +602,7 @@ def spoil(frame, column, row, value):
             "2 images stand there more than once, e.g. animal/animal 0/000000.jpg",
         ),
         (lambda f: spoil(f, "image_id", 7, " "), (), "column image_id is empty in line 9"),
-        (lambda f: f.rename(columns={"image_id": "name"}), (), "expected a column image_id or image_file"),
+        (lambda f: f.rename(columns={"image_id": "thing"}), (), "expected a column image_id or image_file"),
         (lambda f: f.drop(columns="memorability"), (), "no score column 'memorability_w_fa_correction'"),
         (
             lambda f: f.assign(hits=9, false_alarms=0, n_resp=5),

@@ -280,7 +280,7 @@ def test_lamem_split_files(tmp_path, pictures):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,score\na.jpg,0.5\n", "column image_file, category, subcategory is missing"),
+        ("thing,score\na.jpg,0.5\n", "column image_file, category, subcategory is missing"),
         (
             "path,other\nb.png,0.5\n",
             r"no score column 'memorability_w_fa_correction'.*columns that hold numbers: other",

@@ -41,6 +41,7 @@ def study(tmp_path):
     )
     args = Namespace(
         score_column="a",
+        score_scale="unit",
         second_score_column="b",
         second_counts=["hits_b", "alarms_b", "n_b"],
         scores_csv=tmp_path / "scores.csv",

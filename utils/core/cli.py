@@ -153,12 +153,19 @@ def _data_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--scores-csv",
         type=Path,
-        help="score table: MemCat's CSV, a CSV with path,score, or a LaMem split file (default: found in --data-dir)",
+        help="score table: MemCat's CSV, a CSV (comma, semicolon or tab) or .xlsx with path and score, or a LaMem split "
+        "file (default: found in --data-dir)",
     )
     group.add_argument(
         "--score-column",
         default=DEFAULT_SCORE_COLUMN,
         help="column of the table that holds the memorability score",
+    )
+    group.add_argument(
+        "--score-scale",
+        choices=("unit", "percent"),
+        default="unit",
+        help="percent: scores run from 0 to 100 and are divided by 100; unit: they are taken as they are",
     )
     group.add_argument(
         "--group-column",

@@ -116,7 +116,7 @@ def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFr
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing. It is written by: {command or declared.command}")
-    content = _read_whole(path)
+    content = read_whole(path)
     check_unchanged(path, content.seen.digest)
     frame = read_csv(
         content, text_columns=[column.name for column in declared.columns if column.kind == "text"]
@@ -144,7 +144,12 @@ def kept_rows(old: "pd.DataFrame", keep: "pd.Series") -> "pd.DataFrame":
     return rows if CAVEAT_COLUMN in rows.columns else rows.assign(**{CAVEAT_COLUMN: ""})
 
 
-def _read_whole(path: Path) -> FileContent:
+def read_whole(path: Path) -> FileContent:
+    """Read a table's file whole, and remember what it held.
+
+    Raises:
+        UserError: It is missing, or a folder.
+    """
     try:
         return read_input(path)
     except FileNotFoundError:
@@ -167,7 +172,7 @@ def read_csv(path: Path | FileContent, text_columns: Iterable[str] = (), **optio
     import pandas as pd
 
     # Read whole, once: what is digested is what is parsed, even if the file changes meanwhile.
-    content = path if isinstance(path, FileContent) else _read_whole(path)
+    content = path if isinstance(path, FileContent) else read_whole(path)
     try:
         frame = pd.read_csv(
             io.BytesIO(content.content),

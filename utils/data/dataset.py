@@ -6,7 +6,6 @@ with ``path,score``, LaMem split files, plain folders of pictures, and the embed
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from utils.core.names import IMAGE_SUFFIXES
 from utils.core.processes import barrier, is_main_rank
 from utils.core.tables import read_csv
 from utils.data.lnsim import explain_missing_pictures, find_lnsim, holds_lnsim_scores
+from utils.data.matching import find_image_root, locate_images
 from utils.data.scores import half_names, read_scores, score_files
 
 if TYPE_CHECKING:
@@ -128,37 +128,6 @@ def find_table(data_dir: Path) -> Path:
     )
 
 
-def find_image_root(data_dir: Path, relative: Sequence[str]) -> Path | None:
-    """Find the folder under which most of the named files stand, looking up to four folders deep.
-
-    Args:
-        data_dir: Where to look.
-        relative: Paths relative to the image root, as the table has them.
-
-    Returns:
-        The folder, or None if not one of (a sample of) the files exists anywhere.
-    """
-    step = max(len(relative) // 200, 1)
-    probe = relative[::step]
-    tops = {name.split("/", 1)[0] for name in probe if "/" in name}
-    best, best_count = None, 0
-    level = [data_dir]
-    for _ in range(5):
-        for folder in level:
-            count = sum((folder / name).is_file() for name in probe)
-            if count > best_count:
-                best, best_count = folder, count
-        if best is not None:
-            return best
-        level = sorted(
-            Path(entry.path)
-            for folder in level
-            for entry in os.scandir(folder)
-            if entry.is_dir() and entry.name not in tops
-        )
-    return None
-
-
 def _repeated(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Deal with image ids that stand in the table more than once.
 
@@ -199,19 +168,20 @@ def limit_rows(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     return table.iloc[np.arange(limit) * len(table) // limit].reset_index(drop=True)
 
 
-def _image_root(table: pd.DataFrame, data_dir: Path, scores_csv: Path) -> Path:
+def _find_images(table: pd.DataFrame, data_dir: Path, scores_csv: Path) -> tuple[Path, pd.DataFrame]:
+    """Return the image root, and the table with every image named as it is found there."""
     ids = table["image_id"].tolist()
     if not ids:
         raise UserError(
             f"{scores_csv}: every image stands there more than once with different values, so none can be used. "
             "Correct the file."
         )
-    if all(os.path.isabs(name) for name in ids):
-        return Path(os.path.commonpath([os.path.dirname(name) for name in ids]))
-    for place in dict.fromkeys((data_dir, scores_csv.parent)):
-        root = find_image_root(place, ids) if place.is_dir() else None
-        if root is not None:
-            return root
+    if all(os.path.isabs(name) for name in ids) and any(map(os.path.isfile, ids)):
+        return Path(os.path.commonpath([os.path.dirname(name) for name in ids])), table
+    found = locate_images(ids, list(dict.fromkeys((data_dir, scores_csv.parent))), scores_csv)
+    if found is not None:
+        root, names = found
+        return root, table.assign(image_id=names)
     if holds_lnsim_scores(scores_csv):
         raise UserError(explain_missing_pictures(scores_csv.parent))
     raise UserError(
@@ -224,8 +194,8 @@ def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
     """Find the score table and the images, join them, and check both.
 
     Args:
-        args: With ``data_dir, scores_csv, score_column, group_column, split_by, sample, limit, on_error, output_path,
-            seed`` (see :mod:`utils.core.cli`).
+        args: With ``data_dir, scores_csv, score_column, score_scale, group_column, split_by, sample, limit, on_error,
+            output_path, seed`` (see :mod:`utils.core.cli`).
         pictures: Whether the pictures are needed. Where they are not (codes from a file), an image without one stays,
             with an empty ``path``.
 
@@ -250,12 +220,12 @@ def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
         raise UserError(
             f"The score table {scores_csv} does not exist. Check --scores-csv. {HOW_TO_GET_MEMCAT}"
         )
-    table, score_column = read_scores(scores_csv, args.score_column, args.group_column)
+    table, score_column = read_scores(scores_csv, args.score_column, args.group_column, args.score_scale)
     if table.empty:
         raise UserError(f"{scores_csv} names no image. Expected a row per image below the header.")
     table, skipped = _repeated(table)
     if pictures:
-        root = _image_root(table, data_dir, scores_csv)
+        root, table = _find_images(table, data_dir, scores_csv)
         table, missing = _locate(table, root)
         skipped += missing + _unlisted(root, set(table["image_id"]), "image_file" in _header(scores_csv))
     else:
@@ -289,9 +259,9 @@ def _name(scores_csv: Path) -> str:
 
 
 def _header(scores_csv: Path) -> list[str]:
-    if scores_csv.is_dir() or scores_csv.suffix == ".txt":
+    if scores_csv.is_dir() or scores_csv.suffix != ".csv":
         return []
-    return list(read_csv(scores_csv, nrows=0).columns)
+    return list(read_csv(scores_csv, nrows=0, encoding_errors="replace").columns)
 
 
 def _locate(table: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, list[tuple[str, str]]]:

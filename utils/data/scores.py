@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 
 from utils.core.errors import UserError
+from utils.core.log import log
 from utils.core.names import DEFAULT_SCORE_COLUMN, HALF_PATTERN, SPLITS
 from utils.core.tables import read_csv, to_numbers
 from utils.data.lnsim import holds_lnsim_scores, read_lnsim
 from utils.data.lnsim import score_files as lnsim_files
+from utils.data.matching import plain_names
+from utils.data.user_tables import UserTable, read_user_table, to_scores
+from utils.data.user_tables import score_column as find_score_column
 
 COUNT_COLUMNS = {
     "H": "hits",
@@ -34,39 +38,20 @@ SPLIT_NAMES = {
 }
 
 
-def _read_memcat_like(frame: pd.DataFrame, path: Path) -> pd.Series:
-    """Return the image ids of a table in MemCat's form or with a path column."""
-    if "path" in frame.columns:
-        return frame["path"].str.strip().str.replace("\\", "/", regex=False).str.removeprefix("./")
-    missing = [name for name in ("image_file", "category", "subcategory") if name not in frame.columns]
-    if missing:
-        raise UserError(
-            f"{path}: column {', '.join(missing)} is missing. Expected a 'path' column with a score column, or MemCat's "
-            f"image_file, category, subcategory; found: {', '.join(frame.columns)}."
+def _read_memcat_like(table: UserTable) -> tuple[pd.Series, str]:
+    """Return the image ids of a table in MemCat's form or with a column that names pictures, and that column's name."""
+    frame = table.frame
+    folders = ["category", "subcategory"]
+    if "image_file" in frame.columns and set(folders) <= set(frame.columns):
+        return frame["category"] + "/" + frame["subcategory"] + "/" + frame["image_file"], "image_file"
+    column = table.column("image")
+    if column is None:
+        missing = [name for name in ("image_file", *folders) if name not in frame.columns]
+        raise table.unclear(
+            f"column {', '.join(missing)} is missing. Expected a 'path' column with a score column, or MemCat's "
+            f"image_file, category, subcategory; found: {', '.join(map(str, frame.columns))}."
         )
-    return frame["category"] + "/" + frame["subcategory"] + "/" + frame["image_file"]
-
-
-def _score_name(frame: pd.DataFrame, wanted: str, path: Path) -> str:
-    if wanted in frame.columns:
-        return wanted
-    if wanted == DEFAULT_SCORE_COLUMN and "score" in frame.columns:
-        return "score"
-    numeric = [name for name in frame.columns if pd.to_numeric(frame[name], errors="coerce").notna().all()]
-    raise UserError(
-        f"{path}: there is no score column '{wanted}'. Choose one with --score-column; columns that hold numbers: "
-        f"{', '.join(numeric) or 'none'}."
-    )
-
-
-def _check_scores(scores: pd.Series, path: Path) -> None:
-    outside = np.flatnonzero((scores < -1) | (scores > 1))
-    if len(outside):
-        shown = ", ".join(f"line {row + 2}: {scores.iloc[row]:g}" for row in outside[:3])
-        raise UserError(
-            f"{path}: memorability scores must lie in [-1, 1], column {scores.name} holds {shown}"
-            f"{f' and {len(outside) - 3} more' if len(outside) > 3 else ''}. Choose another with --score-column, or rescale."
-        )
+    return pd.Series(plain_names(frame[column].astype(str)), index=frame.index), column
 
 
 def _check_counts(table: pd.DataFrame, path: Path) -> None:
@@ -125,17 +110,22 @@ def score_files(path: Path) -> list[Path]:
 
 
 def read_scores(
-    path: Path, score_column: str = DEFAULT_SCORE_COLUMN, group_column: str | None = None
+    path: Path,
+    score_column: str = DEFAULT_SCORE_COLUMN,
+    group_column: str | None = None,
+    scale: str = "unit",
 ) -> tuple[pd.DataFrame, str]:
     """Read a score table of any known form, by header and never by position.
 
     Args:
-        path: MemCat's table, a CSV with ``path`` and a score column (optionally ``category, subcategory, group, source,
+        path: MemCat's table, a CSV or Excel file with ``path`` and a score column (see `utils.data.user_tables` for the
+            dialects and the names of columns; optionally ``category, subcategory, group, source,
             split, hits, false_alarms, n_resp``, or ``half1_split01, half2_split01`` ... with the scores of split halves), a
             LaMem split file, LaMem's folder of split files, or LNSIM's folder ``Random_splits``.
         score_column: The column with the scores; ``score`` is taken if the default one is absent.
         group_column: The column that says which images belong together (crops of one photograph, near-duplicates);
             ``group`` where there is one when left out.
+        scale: ``unit`` or ``percent`` (``--score-scale``).
 
     Returns:
         The table (``image_id, category, subcategory, group, source, memorability, pixel_count, hits, false_alarms, n_resp,
@@ -148,21 +138,26 @@ def read_scores(
     if path.is_dir() and holds_lnsim_scores(path):
         return _without(read_lnsim(path), *LABELS, "split"), "mean hit rate"
     if path.is_dir() or path.suffix == ".txt":
-        return _read_lamem(path), "score"
+        return _read_lamem(path, scale), "score"
     text = ["path", "image_file", *LABELS, "split", *([group_column] if group_column else [])]
-    frame = read_csv(path, text_columns=text)
+    read = read_user_table(path, text)
+    frame = read.frame
     if group_column is not None and group_column not in frame.columns:
         raise UserError(
             f"{path}: there is no column '{group_column}' to group images by. Choose another with --group-column; found: "
             f"{', '.join(map(str, frame.columns))}."
         )
-    name = _score_name(frame, score_column, path)
-    table = pd.DataFrame({"image_id": _read_memcat_like(frame, path)})
+    name = find_score_column(read, score_column)
+    ids, images = _read_memcat_like(read)
+    if images != "image_file":
+        log.info(
+            "%s", read.understood(images=images, scores=name) + (" in per cent" if scale == "percent" else "")
+        )
+    table = pd.DataFrame({"image_id": ids})
     for column in (*LABELS, "split"):
         name_there = (group_column or column) if column == "group" else column
         table[column] = frame[name_there].str.strip() if name_there in frame.columns else ""
-    table["memorability"] = to_numbers(frame[name], path)
-    _check_scores(table["memorability"].rename(name), path)
+    table["memorability"] = to_scores(frame[name], path, scale)
     table["pixel_count"] = np.nan
     table[["hits", "false_alarms", "n_resp"]] = np.nan
     pixels = pixel_counts(frame, path)
@@ -179,7 +174,7 @@ def read_scores(
     return table, name
 
 
-def _read_lamem(path: Path) -> pd.DataFrame:
+def _read_lamem(path: Path, scale: str) -> pd.DataFrame:
     """Read LaMem's ``name score`` lines: one file, or train_1, val_1 and test_1 of its splits folder."""
     files = [path] if path.is_file() else _lamem_files(path)
     parts = []
@@ -189,8 +184,7 @@ def _read_lamem(path: Path) -> pd.DataFrame:
         part = read_csv(file, sep=r"\s+", header=None, names=["image_id", "score"], text_columns=["image_id"])
         if isinstance(part.index, pd.MultiIndex) or not isinstance(part.index, pd.RangeIndex):
             raise UserError(f"{file}: expected two words per line, 'name score'. Check the file.")
-        scores = to_numbers(part["score"], file)
-        _check_scores(scores, file)
+        scores = to_scores(part["score"], file, scale)
         split = SPLIT_NAMES.get(file.stem.split("_")[0], "")
         parts.append(pd.DataFrame({"image_id": part["image_id"], "memorability": scores, "split": split}))
     return _without(pd.concat(parts, ignore_index=True), *LABELS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from utils.core.caveats import Caveats
 from utils.core.errors import UserError
 from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES
 from utils.core.run import Run
-from utils.core.tables import read_csv, to_numbers
+from utils.core.tables import to_numbers
 from utils.data.scores import half_names, pixel_counts, read_counts
+from utils.data.user_tables import NAMES, read_user_table, recognise, to_scores
 from utils.reconstruction.loss_tables import (
     DEFAULT_FOLDER,
     SCORE_COLUMNS,
@@ -24,10 +25,9 @@ from utils.reconstruction.loss_tables import (
     _read_score_table,
 )
 
+# A table of losses may give images a path beside their id: then the id joins.
+KEY_NAMES = ("image_id", *(name for name in NAMES["image"] if name != "path"), "path")
 SHARED_LABELS = ("category", "subcategory", "group", "source")
-KEY_NAMES = ("image_id", "image_file", "image_name", "filename", "file_name", "image", "file", "path")
-LOSS_NAMES = ("loss", "reconstruction_loss", "reconstruction_error", "error")  # where no known loss is there
-SCORE_NAMES = (DEFAULT_SCORE_COLUMN, "memorability", "memorability_score", "score")
 
 
 def read_foreign(run: Run, args: Namespace) -> LossTable:
@@ -35,11 +35,11 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
 
     Score, labels (category, subcategory, group, source), response counts and published halves are the table's own where
     it has those columns; what it lacks comes from the score table if one is named (`--scores-csv`, `--data-dir` or
-    `--sample`). Columns are known by the names in KEY_NAMES, LOSS_NAMES and SCORE_NAMES, in any case.
+    `--sample`). Columns are known by the names in `utils.data.user_tables.NAMES`, in any case.
 
     Args:
         run: The run, which records the inputs.
-        args: With `table, loss_columns, score_column, scores_csv, data_dir, sample, limit, on_error`.
+        args: With `table, loss_columns, score_column, score_scale, scores_csv, data_dir, sample, limit, on_error`.
 
     Returns:
         The losses under the name of the file.
@@ -49,17 +49,15 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
             repeated or not numbers, or no image in common with the score table.
     """
     path = args.table
-    header = list(read_csv(path, nrows=0).columns)
-    key = recognise(header, KEY_NAMES)
-    text = [*([key] if key else []), *SHARED_LABELS, CAVEAT_COLUMN]
-    frame = read_csv(path, text_columns=text)
+    table = read_user_table(path, [*SHARED_LABELS, CAVEAT_COLUMN])
+    frame, key = table.frame, recognise(table.frame.columns, KEY_NAMES)
     run.add_input(path)
     run.note_caveats(Caveats.of_table(frame))
     ids = _key_column(frame, key, path)
     measures = {f"{path.stem}: {loss}": (path.stem, loss) for loss in _foreign_losses(frame, args, path)}
     numbers = {column: to_numbers(frame[loss], path) for column, (_, loss) in measures.items()}
     score_name = _own_score(frame, args.score_column)
-    own = _own_columns(frame, score_name, path)
+    own = _own_columns(frame, score_name, path, args.score_scale)
     if not (args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_FOLDER):
         if score_name is None:
             raise UserError(
@@ -69,9 +67,10 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
         own.insert(0, "image_id", ids)
         scores, where = own.reindex(columns=[*SCORE_COLUMNS, *half_names(own)]), str(path)
     else:
-        source, column, group_column = _named_source(args, run.output_path)
-        scores = _read_score_table(run, source, _readable_column(source, column, score_name), group_column)
-        ids, where = _match_files(ids, scores, path, source), str(source)
+        source = _named_source(args, run.output_path)
+        column = _readable_column(source.path, source.column, score_name)
+        scores = _read_score_table(run, replace(source, column=column))
+        ids, where = _match_files(ids, scores, path, source.path), str(source.path)
         own.insert(0, "image_id", ids)
         # With scores of its own an image stays even where the score table does not know it.
         other = scores.drop(columns=[name for name in own if name != "image_id"])
@@ -84,17 +83,11 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
     return LossTable(_join(losses, scores, str(path), where, args), measures)
 
 
-def recognise(header: list[str], names: Sequence[str]) -> str | None:
-    """Return the column of a table that has one of these names, the first of them first, spelled in any case."""
-    lower = {str(column).strip().lower(): column for column in reversed(header)}
-    return next((lower[name] for name in names if name in lower), None)
-
-
-def _own_columns(frame: pd.DataFrame, score_name: str | None, path: Path) -> pd.DataFrame:
+def _own_columns(frame: pd.DataFrame, score_name: str | None, path: Path, scale: str) -> pd.DataFrame:
     """Return what a foreign table itself says of its images: labels, score, counts, halves, size."""
     own = frame[[name for name in SHARED_LABELS if name in frame.columns]].copy()
     if score_name is not None:
-        own["memorability"] = to_numbers(frame[score_name], path)
+        own["memorability"] = to_scores(frame[score_name], path, scale)
     counts = read_counts(frame, path)
     for column in (*counts, *half_names(frame)):
         own[column] = (
@@ -129,7 +122,7 @@ def _foreign_losses(frame: pd.DataFrame, args: Namespace, path: Path) -> list[st
     """Return the loss columns of a foreign table: those named, else every known loss it has."""
     if args.loss_columns is None:
         losses = [loss for loss in LOSSES if loss in frame.columns]
-        common = recognise(list(frame.columns), LOSS_NAMES)
+        common = recognise(frame.columns, NAMES["loss"])
         if losses:
             return losses
         if common is not None:
@@ -150,7 +143,7 @@ def _foreign_losses(frame: pd.DataFrame, args: Namespace, path: Path) -> list[st
 def _own_score(frame: pd.DataFrame, wanted: str) -> str | None:
     """Return the score column of a foreign table, if it has one."""
     if wanted == DEFAULT_SCORE_COLUMN:
-        return recognise(list(frame.columns), SCORE_NAMES)
+        return recognise(frame.columns, NAMES["score"])
     return wanted if wanted in frame.columns else None
 
 
@@ -160,7 +153,7 @@ def _readable_column(source: Path, wanted: str, own: str | None) -> str:
         own is None
         or source.suffix == ".txt"
         or source.is_dir()
-        or wanted in read_csv(source, nrows=0).columns
+        or wanted in read_user_table(source).frame.columns
     ):
         return wanted
     return DEFAULT_SCORE_COLUMN

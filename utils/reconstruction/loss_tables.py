@@ -30,6 +30,7 @@ from utils.core.names import (
 from utils.core.run import Run
 from utils.core.tables import models_with, output_file
 from utils.data.dataset import find_table, limit_rows
+from utils.data.matching import as_known
 from utils.data.scores import half_names, read_scores, score_files
 
 EXPOSURE = "exposure"  # the training loss of an image at its single exposure, as a loss among the others
@@ -78,7 +79,7 @@ def read_study_losses(run: Run, args: Namespace) -> LossTable:
 
     Args:
         run: The run, whose output folder is read and which records the inputs.
-        args: With `model_names, loss_columns, scores_csv, data_dir, score_column, sample, limit, on_error`.
+        args: With `model_names, loss_columns, scores_csv, data_dir, score_column, score_scale, sample, limit, on_error`.
 
     Returns:
         All chosen models and losses in one table.
@@ -107,7 +108,11 @@ def read_study_losses(run: Run, args: Namespace) -> LossTable:
     losses = pd.concat(parts, axis=1, sort=True).rename_axis("image_id").reset_index()
     recorded = _recorded_scores(run, frames)
     source = _score_source(args, run.output_path)
-    scores = None if source is None else _read_score_table(run, *source)
+    scores = (
+        None
+        if source is None
+        else _read_score_table(run, source, None if recorded is None else recorded["image_id"])
+    )
     if scores is None and recorded is None:
         raise UserError(
             f"The exposures in {run.output_path} hold no memorability scores, and no score table was found. Name it with "
@@ -124,7 +129,7 @@ def read_study_losses(run: Run, args: Namespace) -> LossTable:
         )
         scores, where = recorded, "the loss tables"
     else:
-        where = str(source[0])
+        where = str(source.path)
         scores = _reconcile(recorded, scores, where)
     return LossTable(_join(losses, scores, str(run.output_path), where, args), measures)
 
@@ -204,8 +209,18 @@ def _recorded_scores(run: Run, frames: dict[str, pd.DataFrame]) -> pd.DataFrame 
     return scores.assign(hits=np.nan, false_alarms=np.nan, n_resp=np.nan)
 
 
-def _score_source(args: Namespace, output_path: Path) -> tuple[Path, str, str | None] | None:
-    """Return score table, score and group column: by the flags, else as the losses were made, else what --data-dir holds."""
+@dataclass(frozen=True)
+class ScoreSource:
+    """A score table and how to read it: see `utils.data.scores.read_scores`."""
+
+    path: Path
+    column: str
+    group_column: str | None
+    scale: str
+
+
+def _score_source(args: Namespace, output_path: Path) -> ScoreSource | None:
+    """Return where the scores are: by the flags, else as the losses were made, else what --data-dir holds."""
     if args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_FOLDER:
         return _named_source(args, output_path)
     earlier = next(
@@ -226,20 +241,28 @@ def _score_source(args: Namespace, output_path: Path) -> tuple[Path, str, str | 
         data_dir=Path(earlier["data_dir"]),
         score_column=column,
         group_column=args.group_column or earlier.get("group_column"),
+        score_scale=args.score_scale if args.score_scale != "unit" else earlier.get("score_scale", "unit"),
     )
     place = output_path / "sample" if again.sample else again.scores_csv or again.data_dir
     return _named_source(again, output_path) if place.exists() else None
 
 
-def _named_source(args: Namespace, output_path: Path) -> tuple[Path, str, str | None]:
+def _named_source(args: Namespace, output_path: Path) -> ScoreSource:
     """Return score table and columns as `--sample`, `--scores-csv` or `--data-dir` name them."""
     path = find_table(output_path / "sample") if args.sample else args.scores_csv or find_table(args.data_dir)
-    return path, args.score_column, args.group_column
+    return ScoreSource(path, args.score_column, args.group_column, args.score_scale)
 
 
-def _read_score_table(run: Run, path: Path, column: str, group_column: str | None) -> pd.DataFrame:
-    """Return a score table's SCORE_COLUMNS, an image per row; what it says twice and differently is left out."""
-    scores, name = read_scores(path, column, group_column)
+def _read_score_table(run: Run, source: ScoreSource, known: pd.Series | None = None) -> pd.DataFrame:
+    """Return a score table's SCORE_COLUMNS, an image per row; what it says twice and differently is left out.
+
+    Args:
+        run: The run, which records the inputs.
+        source: The table.
+        known: The images as the losses name them, for tables that call them otherwise.
+    """
+    path = source.path
+    scores, name = read_scores(path, source.column, source.group_column, source.scale)
     for file in score_files(path):
         run.add_input(file)
     if path.is_relative_to(run.output_path / "sample"):
@@ -250,6 +273,7 @@ def _read_score_table(run: Run, path: Path, column: str, group_column: str | Non
         root = os.path.commonpath([os.path.dirname(image_id) for image_id in ids])
         ids = ids.map(lambda image_id: os.path.relpath(image_id, root))
     scores["image_id"] = ids.map(lambda image_id: os.path.normpath(image_id).replace(os.sep, "/"))
+    scores["image_id"] = as_known(scores["image_id"], known, path)
     scores = scores[[*SCORE_COLUMNS, *half_names(scores)]].drop_duplicates()
     twice = scores["image_id"].duplicated(keep=False)
     if twice.any():

@@ -9,9 +9,11 @@ import pandas as pd
 
 from utils.core.errors import UserError
 from utils.core.log import log
-from utils.core.tables import read_csv, to_numbers
+from utils.core.tables import to_numbers
 from utils.data.dataset import find_table
+from utils.data.matching import as_known
 from utils.data.scores import read_scores
+from utils.data.user_tables import read_user_table
 from utils.reconstruction.loss_tables import LossTable
 from utils.statistics.two_groups import BETWEEN, Group, compare_groups
 
@@ -27,7 +29,7 @@ def add_second_scores(args: Namespace, losses: LossTable) -> pd.DataFrame:
     """Add the second group's scores, and their counts where named, to the images that have losses.
 
     Args:
-        args: With ``second_score_column, second_counts, scores_csv, data_dir``.
+        args: With ``second_score_column, second_counts, scores_csv, score_scale, data_dir``.
         losses: The losses with the first group's scores.
 
     Raises:
@@ -38,12 +40,13 @@ def add_second_scores(args: Namespace, losses: LossTable) -> pd.DataFrame:
             f"--score-column and --second-score-column are both {args.score_column}. Name two columns of human scores."
         )
     path = args.scores_csv or find_table(args.data_dir)
-    table, found = read_scores(path, args.second_score_column)
+    table, found = read_scores(path, args.second_score_column, scale=args.score_scale)
     if found != args.second_score_column:
         raise UserError(f"{path} has no column '{args.second_score_column}'.")
-    second = pd.DataFrame({"image_id": table["image_id"], SECOND: table["memorability"]})
+    ids = as_known(table["image_id"], losses.frame["image_id"], path)
+    second = pd.DataFrame({"image_id": ids, SECOND: table["memorability"]})
     if args.second_counts:
-        raw = read_csv(path)
+        raw = read_user_table(path).frame
         missing = [name for name in args.second_counts if name not in raw.columns]
         if missing:
             raise UserError(
