@@ -16,7 +16,7 @@ from utils.core.errors import UserError
 from utils.core.files import read_json
 from utils.core.run import Run
 from utils.core.tables import output_file, read_table, write_table
-from utils.data.dataset import load_dataset
+from utils.data.dataset import find_table, load_dataset
 from utils.data.lnsim import explain_missing_pictures, find_lnsim, read_lnsim
 from utils.data.scores import read_scores, score_files
 from utils.data.splits import make_splits
@@ -200,8 +200,10 @@ def test_any_other_folder_is_no_lnsim(tmp_path):
     (tmp_path / "Image_data").mkdir()
     make_picture(1).save(tmp_path / "Image_data" / "holiday.jpg")
     assert find_lnsim(tmp_path) is None
+    dataset = load_dataset(dataset_args(tmp_path, tmp_path / "out"))
+    assert (dataset.name, dataset.has_scores) == (tmp_path.name, False)
     with pytest.raises(UserError, match="memcat_image_data.csv"):
-        load_dataset(dataset_args(tmp_path, tmp_path / "out"))
+        find_table(tmp_path)
 
 
 @pytest.mark.parametrize(

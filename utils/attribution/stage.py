@@ -411,6 +411,7 @@ def select_images(
     """Return the images to attribute (``image_id, path``, scores, split), references, and what is wrong with the data."""
     # --limit counts among the chosen images, not among all, of which the test split is less than a third.
     dataset = load_dataset(Namespace(**{**vars(args), "limit": None}))
+    dataset.require_scores("The test split, whose predictions are attributed,")
     dataset.note_on(run)
     table = load_splits(dataset, args.output_path, args.seed)
     known = dataset.table[["image_id", "path", "group"]]

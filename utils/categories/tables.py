@@ -65,6 +65,11 @@ def read_study(run: Run, categories: Sequence[str] | None, measures: Sequence[st
     names = models_with(folder, "distinctiveness")
     distances = {name: _read(run, "distinctiveness", name) for name in names}
     images = _images([*splits, *losses.values(), *distances.values()], folder)
+    if images["memorability"].isna().all():
+        raise UserError(
+            f"The images of {folder} have no memorability scores (and so no categories), by which this stage draws. Name "
+            "their table with --scores-csv in the stages before it."
+        )
     for present, file, command in (
         (splits, "splits.csv", "any stage that reads the images"),
         (losses, "test_loss_<model>.csv", "python autoencoder_test.py"),

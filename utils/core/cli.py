@@ -19,6 +19,7 @@ from utils.core.failures import explain
 from utils.core.log import log, setup_logging
 from utils.core.names import (
     CLUSTERS,
+    DEFAULT_DATA_DIR,
     DEFAULT_IMAGE_SIZE,
     DEFAULT_SCORE_COLUMN,
     DETECTORS,
@@ -148,7 +149,7 @@ def _sample_flag(group: argparse._ArgumentGroup) -> None:
 
 def _data_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--data-dir", type=Path, default=Path("MemCat"), help="folder with the images and the score table"
+        "--data-dir", type=Path, default=DEFAULT_DATA_DIR, help="folder with the images and the score table"
     )
     group.add_argument(
         "--scores-csv",

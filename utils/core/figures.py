@@ -183,6 +183,11 @@ def show_or_say(paths: Sequence[Path]) -> None:
     )
 
 
+def memorability_note(score: float, before: str = "\n") -> str:
+    """Return an image's score for its title; nothing where it has none."""
+    return f"{before}memorability {score:.2f}" if np.isfinite(score) else ""
+
+
 MAX_CATEGORIES = 8  # colours that can be told apart; smaller categories share a grey
 OTHER = "#B5B5B5"
 

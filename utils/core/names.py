@@ -1,6 +1,9 @@
 """Names that more than one room uses: architectures, layers, losses, splits, networks, columns, file suffixes."""
 
+from pathlib import Path
+
 DEFAULT_SCORE_COLUMN = "memorability_w_fa_correction"
+DEFAULT_DATA_DIR = Path("MemCat")
 DEFAULT_IMAGE_SIZE = 224  # px: side of the square the networks see
 MAX_IMAGE_SIZE = 4096  # px: one image of it takes 4.3 GB at the full width's first block alone
 ARCHITECTURES = ("vgg11", "vgg13", "vgg16", "vgg19")

@@ -15,12 +15,13 @@ import pandas as pd
 
 from utils.core.errors import UserError
 from utils.core.log import log
-from utils.core.names import IMAGE_SUFFIXES
+from utils.core.names import DEFAULT_DATA_DIR, IMAGE_SUFFIXES
 from utils.core.processes import barrier, is_main_rank
 from utils.core.tables import read_csv
 from utils.data.lnsim import explain_missing_pictures, find_lnsim, holds_lnsim_scores
-from utils.data.matching import find_image_root, locate_images
+from utils.data.matching import find_image_root, locate_images, pictures_below
 from utils.data.scores import half_names, read_scores, score_files
+from utils.data.user_tables import TABLE_SUFFIXES, read_user_table, score_column
 
 if TYPE_CHECKING:
     from utils.core.run import Run
@@ -45,6 +46,12 @@ DATASET_COLUMNS = [
 HOW_TO_GET_MEMCAT = (
     "MemCat comes from https://gestaltrevision.be/projects/memcat (images and data archives): unpack both in one folder "
     "and name it with --data-dir. To try the study without it, add --sample."
+)
+
+
+WITHOUT_SCORES = (
+    "Name their table with --scores-csv. Without scores run: autoencoder_finetune.py, autoencoder_test.py, "
+    "latent_analysis.py, feature_analysis.py --calculate-features, and mlp_predict.py --predict FOLDER."
 )
 
 
@@ -76,6 +83,25 @@ class Dataset:
     is_sample: bool = False
     split_by: str | None = None
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether the images have memorability scores."""
+        return bool(self.full_table["memorability"].notna().any())
+
+    def require_scores(self, what: str) -> None:
+        """Refuse pictures without scores.
+
+        Args:
+            what: What needs them, as the beginning of a sentence.
+
+        Raises:
+            UserError: Saying what runs without.
+        """
+        if not self.has_scores:
+            raise UserError(
+                f"{what} needs memorability scores, and {self.root} holds pictures alone. {WITHOUT_SCORES}"
+            )
+
     def note_on(self, run: "Run") -> None:
         """Record on a run what it reads of this data set: the score table, the folders its pictures are or belong in.
 
@@ -103,6 +129,17 @@ def find_table(data_dir: Path) -> Path:
     Raises:
         UserError: If there is none, or more than one outside the usual places.
     """
+    table = _table_in(data_dir)
+    if table is None:
+        raise UserError(
+            f"Expected {TABLE_NAME} under {data_dir} (at the top, in MemCat_data/ or in data/), found none. "
+            f"{HOW_TO_GET_MEMCAT}"
+        )
+    return table
+
+
+def _table_in(data_dir: Path) -> Path | None:
+    """Return the score table under a data folder, None where there is none."""
     if not data_dir.is_dir():
         kind = "a file" if data_dir.exists() else "nothing"
         raise UserError(f"Expected a data folder at {data_dir}, found {kind}. {HOW_TO_GET_MEMCAT}")
@@ -123,8 +160,67 @@ def find_table(data_dir: Path) -> Path:
     lnsim = find_lnsim(data_dir)
     if lnsim is not None:
         return lnsim
-    raise UserError(
-        f"Expected {TABLE_NAME} under {data_dir} (at the top, in MemCat_data/ or in data/), found none. {HOW_TO_GET_MEMCAT}"
+    own = _own_tables(data_dir)
+    if len(own) == 1:
+        return own[0]
+    if own:
+        raise UserError(
+            f"Several tables in {data_dir} could be that of the scores: {', '.join(map(str, own))}. Choose one with "
+            "--scores-csv."
+        )
+    return None
+
+
+def _own_tables(data_dir: Path) -> list[Path]:
+    """Return the tables at the top of a data folder that name pictures and hold scores."""
+    found = []
+    for path in sorted(data_dir.iterdir()):
+        if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
+            try:
+                table = read_user_table(path)
+                score_column(table)
+            except UserError:
+                continue
+            found += [path] if table.column("image") else []
+    return found
+
+
+def find_scores(args: Namespace) -> Path | None:
+    """Return the score table that the flags name or the data folder holds; None for a folder of pictures alone.
+
+    Only a folder that was named with ``--data-dir`` may be without scores: where the default one has none, something is
+    missing.
+
+    Raises:
+        UserError: There is no table and no picture either, or several tables.
+    """
+    if args.scores_csv is not None:
+        return args.scores_csv
+    table = _table_in(args.data_dir)
+    if table is None and (
+        args.data_dir == DEFAULT_DATA_DIR or not pictures_below(args.data_dir, args.output_path)
+    ):
+        return find_table(args.data_dir)
+    return table
+
+
+def _pictures_alone(args: Namespace) -> Dataset:
+    """Return the data set of a folder of pictures without scores."""
+    ids = pictures_below(args.data_dir, args.output_path)
+    table = pd.DataFrame({"image_id": ids, "path": [str(args.data_dir / name) for name in ids]})
+    table = table.reindex(columns=DATASET_COLUMNS)
+    texts = ["category", "subcategory", "group", "source", "split"]
+    table[texts] = ""
+    numbers = [name for name in DATASET_COLUMNS if name not in {"image_id", "path", *texts}]
+    table[numbers] = table[numbers].astype("float64")
+    limited = limit_rows(table, args.limit)
+    log.warning(
+        "%s holds %d pictures and no score table: what needs scores is left out. Name a table with --scores-csv.",
+        args.data_dir,
+        len(limited),
+    )
+    return Dataset(
+        args.data_dir.resolve().name, args.data_dir, limited, table, "", args.data_dir, split_by=args.split_by
     )
 
 
@@ -213,14 +309,18 @@ def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
         if is_main_rank():
             build_sample(args.output_path / "sample")
         barrier()
-        data_dir, scores_csv = build_sample(args.output_path / "sample"), None
+        data_dir = build_sample(args.output_path / "sample")
+        scores_csv = find_table(data_dir)
         log.warning("SAMPLE DATA: the embedded photographs with planted scores stand in for --data-dir.")
-    scores_csv = scores_csv or find_table(data_dir)
+    else:
+        scores_csv = find_scores(args)
+        if scores_csv is None:
+            return _pictures_alone(args)
     if not scores_csv.exists():
         raise UserError(
             f"The score table {scores_csv} does not exist. Check --scores-csv. {HOW_TO_GET_MEMCAT}"
         )
-    table, score_column = read_scores(scores_csv, args.score_column, args.group_column, args.score_scale)
+    table, column = read_scores(scores_csv, args.score_column, args.group_column, args.score_scale)
     if table.empty:
         raise UserError(f"{scores_csv} names no image. Expected a row per image below the header.")
     table, skipped = _repeated(table)
@@ -239,8 +339,8 @@ def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
     limited = limit_rows(table, args.limit)
     name = "sample" if args.sample else _name(scores_csv)
     where = f"in {root}" if (table["path"] != "").any() else "without pictures"
-    log.info("%s: %d images %s, scores: column %s of %s", name, len(limited), where, score_column, scores_csv)
-    return Dataset(name, root, limited, table, score_column, scores_csv, skipped, args.sample, args.split_by)
+    log.info("%s: %d images %s, scores: column %s of %s", name, len(limited), where, column, scores_csv)
+    return Dataset(name, root, limited, table, column, scores_csv, skipped, args.sample, args.split_by)
 
 
 def _with_what_pictures_there_are(table: pd.DataFrame, data_dir: Path) -> tuple[Path, pd.DataFrame]:

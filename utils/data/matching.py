@@ -90,11 +90,18 @@ def locate_images(names: Sequence[str], places: Sequence[Path], table: Path) -> 
     return None
 
 
-def pictures_below(folder: Path) -> list[str]:
-    """List the picture files under a folder, relative to it, sorted."""
+def pictures_below(folder: Path, without: Path | None = None) -> list[str]:
+    """List the picture files under a folder, relative to it, sorted.
+
+    Args:
+        folder: The folder; hidden ones in it are left out.
+        without: A folder that is not looked into, such as that of the results.
+    """
     found = []
+    left_out = None if without is None else without.resolve()
     for current, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(current).resolve()
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and inside / n != left_out)
         found += [
             (Path(current) / name).relative_to(folder).as_posix()
             for name in files

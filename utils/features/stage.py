@@ -13,7 +13,7 @@ from utils.core.processes import is_main_rank
 from utils.core.run import Run
 from utils.core.shards import run_sharded
 from utils.core.tables import output_file, read_csv
-from utils.data.dataset import Dataset, load_dataset
+from utils.data.dataset import WITHOUT_SCORES, Dataset, load_dataset
 from utils.features import image as image_features
 from utils.features.crop import (
     CROP,
@@ -207,6 +207,14 @@ def join_features(
 def evaluate(run: Run, args: Namespace) -> None:
     """Correlate the features, predict memorability from them, draw all of it."""
     frames = read_regions(run, args)
+    if next(iter(frames.values()))["memorability"].isna().all():
+        if args.evaluate_features and not args.calculate_features:
+            raise UserError(
+                f"The pictures of {args.output_path} have no memorability scores, with which features are compared. "
+                f"{WITHOUT_SCORES}"
+            )
+        log.info("Left out for want of scores: feature_correlations.csv, feature_model.csv and their figures")
+        return
     attributions = attribution_tables(run, args)
     tables = []
     for region, frame in frames.items():

@@ -12,6 +12,7 @@ from utils.core.figures import (
     SEQUENTIAL,
     category_legend,
     dot_style,
+    memorability_note,
     new_figure,
     scatter_by_category,
     shorten,
@@ -102,7 +103,7 @@ def draw_extremes(
         for place, row in enumerate(rows.itertuples()):
             top, bottom = axes[2 * block, place], axes[2 * block + 1, place]
             _picture(top, pixels.get(row.image_id, "not read"))
-            top.set_title(f"{row.distinctiveness:+.2f} SD\nmemorability {row.memorability:.2f}", fontsize=8)
+            top.set_title(f"{row.distinctiveness:+.2f} SD{memorability_note(row.memorability)}", fontsize=8)
             _picture(bottom, pixels.get(row.nearest_image_id, "not read"))
             bottom.set_title(f"distance {row.nearest_distance:.4g}", fontsize=8)
         for offset, text in ((0, title), (1, "nearest other")):

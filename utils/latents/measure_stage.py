@@ -57,6 +57,8 @@ def analyse_measures(
         measured = measure(latents, settings, categories, bar.update)
     table = measures_table(latents, measured, about)
     run.write_table(table, "distinctiveness_measures", latents.path.stem.removeprefix("latents_"))
+    if about["memorability"].isna().all():
+        return pd.DataFrame()
     rows = correlate_measures(
         table, about, losses, measured, Inference(args.resamples, args.seed, args.cluster)
     )

@@ -137,6 +137,8 @@ def analyse_distinctiveness(
 ) -> tuple[Latents, pd.DataFrame, pd.DataFrame, pd.DataFrame | None] | None:
     """Search, write ``distinctiveness_<name>.csv``, and correlate; None on ranks other than 0.
 
+    Without memorability scores nothing is correlated.
+
     Returns:
         The codes, the table, its correlations (with ``model``), and the model's losses where there are any.
     """
@@ -158,10 +160,11 @@ def analyse_distinctiveness(
     table = distinctiveness_table(latents, neighbours, about, settings)
     run.write_table(table, "distinctiveness", name)
     forget_partial(settings)
-    losses = _losses(args, run, codes.stem)
-    rows = distinctiveness_correlations(
-        table, about, losses, Inference(args.resamples, args.seed, args.cluster)
-    )
+    losses = _losses(args, run, codes.stem) if dataset.has_scores else None
+    rows = pd.DataFrame()
+    if dataset.has_scores:
+        inference = Inference(args.resamples, args.seed, args.cluster)
+        rows = distinctiveness_correlations(table, about, losses, inference)
     if chosen_measures(args.measure):
         more = analyse_measures(args, run, latents, about, losses)
         rows = pd.concat([rows, more], ignore_index=True)
@@ -198,12 +201,20 @@ def analyse_code_sets(args: Namespace, run: Run, dataset: Dataset, sets: list[Co
     for codes in sets:
         with run.one_model():
             result = analyse_distinctiveness(args, run, dataset, codes)
+            if result is not None and not dataset.has_scores:
+                _draw_extremes(args, run, dataset, result[1], codes.name)
+                continue
             if result is not None:
                 analysed.append(result[2].assign(caveat=run.caveat))
                 # of many layers, the figure along depth says more than a map of each
                 if len(sets) == 1 or codes.name == codes.stem:
                     draw_codes(args, run, dataset, *result)
-    if not analysed:  # ranks other than 0
+    if not dataset.has_scores:
+        log.info(
+            "Left out for want of scores: %s",
+            output_file(args.output_path, "distinctiveness_correlations").name,
+        )
+    if not analysed:  # ranks other than 0, or no scores
         return
     merged = write_correlations(args, run, analysed)
     for row in merged[merged["model"].isin([rows["model"].iloc[0] for rows in analysed])].itertuples():
@@ -237,14 +248,19 @@ def draw_codes(
         draw_latent_space(space, projection, codes, "memorability score"),
         f"latent_space_{codes}",
     )
+    _draw_extremes(args, run, dataset, table, name)
+    measured = [] if losses is None else [loss for loss in LOSSES if loss in losses.columns]
+    loss = HEADLINE_LOSS if HEADLINE_LOSS in measured else measured[0] if measured else None
+    run.save_figure(draw_scatter(table, rows, losses, name, loss), f"distinctiveness_{name}")
+
+
+def _draw_extremes(args: Namespace, run: Run, dataset: Dataset, table: pd.DataFrame, name: str) -> None:
+    """Draw the most and the least distinctive images beside their nearest others, where there are pictures."""
     if (dataset.table["path"] != "").any():
         groups = pick_extremes(table)
         wanted = {name for rows in groups.values() for name in (*rows["image_id"], *rows["nearest_image_id"])}
         figure = draw_extremes(groups, read_pictures(dataset, wanted), name, args.metric)
         run.save_figure(figure, f"distinctive_images_{name}", formats=("png",))
-    measured = [] if losses is None else [loss for loss in LOSSES if loss in losses.columns]
-    loss = HEADLINE_LOSS if HEADLINE_LOSS in measured else measured[0] if measured else None
-    run.save_figure(draw_scatter(table, rows, losses, name, loss), f"distinctiveness_{name}")
 
 
 def read_pictures(dataset: Dataset, wanted: set[str]) -> dict[str, np.ndarray | str]:

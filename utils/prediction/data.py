@@ -81,6 +81,7 @@ def load_prediction_data(run: Run, args: Namespace, checkpoint: Path) -> Predict
     stem = checkpoint.stem
     pictures = checkpoint.is_file() or not is_foreign(args.output_path, stem)
     dataset = load_dataset(args, pictures)
+    dataset.require_scores("Learning to predict scores")
     dataset.note_on(run)
     splits = load_splits(dataset, args.output_path, args.seed)
     if checkpoint.is_file():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from utils.core.figures import memorability_note
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -67,7 +69,7 @@ def draw_examples(
             pair = np.concatenate([original, gap, reconstruction], axis=2).transpose(1, 2, 0)
             axis.imshow(pair.clip(0, 1))
             axis.set_title(
-                f"{loss} {image[loss]:.3g} · memorability {image['memorability']:.2f}", fontsize=8.5
+                f"{loss} {image[loss]:.3g}{memorability_note(image['memorability'], ' · ')}", fontsize=8.5
             )
             label = shorten(image["image_id"].split("/", 1)[-1], 40)
             axis.text(0.5, -0.03, label, transform=axis.transAxes, ha="center", va="top", fontsize=7)

@@ -11,13 +11,12 @@ import pandas as pd
 
 from utils.core.caveats import Caveats
 from utils.core.errors import UserError
-from utils.core.names import CAVEAT_COLUMN, DEFAULT_SCORE_COLUMN, LOSSES
+from utils.core.names import CAVEAT_COLUMN, DEFAULT_DATA_DIR, DEFAULT_SCORE_COLUMN, LOSSES
 from utils.core.run import Run
 from utils.core.tables import to_numbers
 from utils.data.scores import half_names, pixel_counts, read_counts
 from utils.data.user_tables import NAMES, read_user_table, recognise, to_scores
 from utils.reconstruction.loss_tables import (
-    DEFAULT_FOLDER,
     SCORE_COLUMNS,
     LossTable,
     _join,
@@ -58,7 +57,7 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
     numbers = {column: to_numbers(frame[loss], path) for column, (_, loss) in measures.items()}
     score_name = _own_score(frame, args.score_column)
     own = _own_columns(frame, score_name, path, args.score_scale)
-    if not (args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_FOLDER):
+    if not (args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_DATA_DIR):
         if score_name is None:
             raise UserError(
                 f"{path}: there is no score column '{args.score_column}'. Choose one of its columns with "

@@ -20,6 +20,7 @@ from utils.core.files import read_json
 from utils.core.log import log
 from utils.core.names import (
     CAVEAT_COLUMN,
+    DEFAULT_DATA_DIR,
     DEFAULT_SCORE_COLUMN,
     LOSSES,
     RIVAL_MODEL,
@@ -29,7 +30,7 @@ from utils.core.names import (
 )
 from utils.core.run import Run
 from utils.core.tables import models_with, output_file
-from utils.data.dataset import find_table, limit_rows
+from utils.data.dataset import WITHOUT_SCORES, find_table, limit_rows
 from utils.data.matching import as_known
 from utils.data.scores import half_names, read_scores, score_files
 
@@ -46,7 +47,6 @@ SCORE_COLUMNS = [
     "false_alarms",
     "n_resp",
 ]
-DEFAULT_FOLDER = Path("MemCat")  # --data-dir unless it is given
 MAX_DIFFERENCE = 1e-6  # between a score recorded with the losses and the same score read again
 
 
@@ -107,6 +107,7 @@ def read_study_losses(run: Run, args: Namespace) -> LossTable:
         parts.append(rivals.rename(columns=names))
     losses = pd.concat(parts, axis=1, sort=True).rename_axis("image_id").reset_index()
     recorded = _recorded_scores(run, frames)
+    _require_scores(args, recorded, run.output_path)
     source = _score_source(args, run.output_path)
     scores = (
         None
@@ -179,6 +180,19 @@ def _chosen_losses(wanted: list[str] | None, found: dict[str, list[str]], place:
     return list(dict.fromkeys(wanted))
 
 
+def _require_scores(args: Namespace, recorded: pd.DataFrame | None, output_path: Path) -> None:
+    """Refuse losses of pictures that have no scores, unless a score table is named now.
+
+    Raises:
+        UserError: This stage is about scores alone.
+    """
+    if recorded is not None and recorded.empty and args.scores_csv is None:
+        raise UserError(
+            f"The images of {output_path} have no memorability scores, and this stage compares losses with nothing else. "
+            f"{WITHOUT_SCORES}"
+        )
+
+
 def _recorded_scores(run: Run, frames: dict[str, pd.DataFrame]) -> pd.DataFrame | None:
     """Return the scores that stand beside the losses (or in `splits.csv`), or None where there are none."""
     base = ["image_id", "category", "subcategory", "memorability"]
@@ -221,7 +235,7 @@ class ScoreSource:
 
 def _score_source(args: Namespace, output_path: Path) -> ScoreSource | None:
     """Return where the scores are: by the flags, else as the losses were made, else what --data-dir holds."""
-    if args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_FOLDER:
+    if args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_DATA_DIR:
         return _named_source(args, output_path)
     earlier = next(
         (
@@ -232,7 +246,7 @@ def _score_source(args: Namespace, output_path: Path) -> ScoreSource | None:
         None,
     )
     if earlier is None:
-        return _named_source(args, output_path) if DEFAULT_FOLDER.is_dir() else None
+        return _named_source(args, output_path) if DEFAULT_DATA_DIR.is_dir() else None
     column = args.score_column if args.score_column != DEFAULT_SCORE_COLUMN else earlier["score_column"]
     scores_csv = earlier["scores_csv"] and Path(earlier["scores_csv"])
     again = Namespace(

@@ -89,7 +89,10 @@ def resampling(
 IMAGE_ID = text("image_id", "path relative to the image root, forward slashes; the key of every table")
 CATEGORY = text("category", "category of the image", nullable=True)
 SUBCATEGORY = text("subcategory", "subcategory of the image", nullable=True)
-MEMORABILITY = real("memorability", "memorability score (of --score-column); larger: better remembered")
+MEMORABILITY = estimate(
+    "memorability",
+    "memorability score (of --score-column); larger: better remembered; empty for pictures without scores",
+)
 SCORED_IMAGE = (IMAGE_ID, CATEGORY, SUBCATEGORY, MEMORABILITY)
 SPLIT = text("split", "train, val or test")
 MODEL = text("model", "file stem of the checkpoint")
