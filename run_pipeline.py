@@ -8,12 +8,10 @@ failure stops the study and names the command to run again. Writes: what the sta
 """
 
 import argparse
-import os
 import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from utils.core.cli import (
     EXIT_USER_ERROR,
@@ -24,78 +22,15 @@ from utils.core.cli import (
 )
 from utils.core.errors import UserError
 from utils.core.log import in_words, log
-from utils.core.names import ARCHITECTURES, DETECTORS, LOSSES, RECIPES, SEGMENTERS
+from utils.core.names import ARCHITECTURES, LOSSES, RECIPES
 from utils.core.signals import run_child, signal_that_ended
-from utils.pipeline.records import code_fingerprint, record_stage, why_run
+from utils.pipeline.before import check_apart, refuse_problems, say_plan
+from utils.pipeline.plan import Step, make_step
+from utils.pipeline.records import record_stage, why_run
 from utils.pipeline.stages import GROUPS, Stage, parse_extras, stage_arguments
+from utils.pipeline.study import DEMO, STAGES
 
 ROOT = Path(__file__).resolve().parent
-
-
-STAGES = (
-    Stage(
-        "autoencoder_finetune",
-        (),
-        ("data", "output", "compute", "weights"),
-        {"pretrained": "--pretrained", "arch": "--arch", "width": "--width", "recipe": "--recipe"},
-    ),
-    Stage(
-        "autoencoder_test",
-        (),
-        ("data", "output", "compute", "batch", "weights"),
-        {"losses": "--losses"},
-        "all",
-    ),
-    Stage("autoencoder_evaluation", (), ("data", "output", "cluster"), {"seed": "--seed"}, "all"),
-    Stage(
-        "latent_analysis",
-        ("--calculate-latents", "--distinctiveness-analysis", "--measure", "all"),
-        ("data", "output", "compute", "cluster", "batch"),
-        {},
-        "all",
-    ),
-    Stage("category_plot", (), ("output", "cluster"), {"seed": "--seed"}),
-    Stage(
-        "mlp_predict",
-        ("--train", "--evaluate"),
-        ("data", "output", "compute", "cluster", "batch"),
-        {},
-        "first",
-    ),
-    Stage(
-        "model_interpretation_IG",
-        ("--save", "--detect"),
-        ("data", "output", "compute", "cluster", "weights", "scenes"),
-        {"ig_steps": "--steps", "ig_limit": "--limit"},
-        "first",
-    ),
-    Stage(
-        "feature_analysis",
-        ("--calculate-features", "--evaluate-features"),
-        ("data", "output", "processing", "cluster", "batch", "weights", "scenes"),
-        {},
-        "all",
-    ),
-)
-
-# The demo: everything on the embedded sample with the compact network in the box, without a download. What needs weights
-# that are not cached is left out; ms-ssim needs 161 px and more.
-DEMO: dict[str, Any] = {
-    "sample": True,
-    "output_path": Path("demo_output"),
-    "pretrained": "builtin",
-    "image_size": 96,
-    "weights": "available",
-    "losses": [loss for loss in LOSSES if loss != "ms-ssim"],
-    "ig_steps": 32,
-    "detector": DETECTORS["light"],
-    "segmenter": SEGMENTERS["light"],
-    "extra": [
-        "autoencoder_finetune=--loss mse --batch-norm frozen",
-        "mlp_predict=--error-measure mse",
-        "feature_analysis=--folds 3 --repeats 2",
-    ],
-}
 
 
 def get_parser(demo: bool = False) -> argparse.ArgumentParser:
@@ -120,6 +55,11 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
     which.add_argument(
         "--report-only", action="store_true", help="run no stage, write the report from what is there"
     )
+    which.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, say what would run and how long; write nothing",
+    )
     own = parser.add_argument_group("flags of single stages (each script's --help says more)")
     own.add_argument("--arch", choices=ARCHITECTURES, help="autoencoder to fine-tune (stage 1)")
     own.add_argument("--width", type=positive_float, metavar="W", help="multiplies its channels (stage 1)")
@@ -131,7 +71,10 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
         "--losses", nargs="+", choices=LOSSES, metavar="LOSS", help="losses to compute (stage 2)"
     )
     own.add_argument(
-        "--ig-steps", type=positive_int, metavar="N", help="steps of Integrated Gradients (stage 7)"
+        "--ig-steps",
+        type=positive_int,
+        metavar="N",
+        help="steps of Integrated Gradients, exactly so many (stage 7; default: 50, doubled where they do not add up)",
     )
     own.add_argument("--ig-limit", type=positive_int, metavar="N", help="images to attribute (stage 7)")
     own.add_argument(
@@ -160,27 +103,50 @@ def _demo_text() -> str:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run the chosen stages, skip those that stand, then write the report; alone in the folder."""
+    """Check the chosen stages, run them, skip those that stand, then write the report; alone in the folder."""
     from utils.core.files import check_writable
     from utils.core.locks import only_run
     from utils.report.report import write_report
 
+    steps = plan(args)
+    if args.dry_run:
+        check(steps, args)
+        return
     check_writable(args.output_path)
     with only_run(args.output_path, "run_pipeline"):
-        run_stages(args)
+        run_stages(steps, args)
         report, figures = write_report(args.output_path)
     log.info("Report:  %s (open it in a browser)", report)
     log.info("Figures: %d files in %s", figures, args.output_path)
 
 
-def run_stages(args: argparse.Namespace) -> None:
-    """Run the chosen stages, skip those that stand."""
+def plan(args: argparse.Namespace) -> list[Step]:
+    """Return the chosen stages with what each is given, read by its own parser."""
     extras = parse_extras(args.extra, [stage.name for stage in STAGES])
-    chosen = [] if args.report_only else choose_stages(args)
+    return [
+        make_step(
+            stage, STAGES, stage_arguments(stage, args) + extras.get(stage.name, []), ROOT, args.output_path
+        )
+        for stage in ([] if args.report_only else choose_stages(args))
+    ]
+
+
+def check(steps: list[Step], args: argparse.Namespace) -> list[Step]:
+    """Say what will run and refuse what is known to fail; return the steps that are not left out for want of scores."""
+    if not any(step.reason for step in steps):
+        return steps
+    findings = check_apart(steps, args.output_path, download=not args.dry_run)
+    say_plan(steps, findings, args.output_path)
+    refuse_problems(findings)
+    return [step for step in steps if findings.has_scores or not step.needs_scores]
+
+
+def run_stages(steps: list[Step], args: argparse.Namespace) -> None:
+    """Run the steps that have to run."""
     started = time.monotonic()
-    for stage in chosen:
-        run_stage(stage, stage_arguments(stage, args) + extras.get(stage.name, []), args.output_path)
-    if chosen:
+    for step in check(steps, args):
+        run_stage(step, args.output_path)
+    if steps:
         log.info("The stages took %s.", in_words(time.monotonic() - started))
 
 
@@ -204,30 +170,27 @@ def choose_stages(args: argparse.Namespace) -> list[Stage]:
     return list(STAGES[first : last + 1])
 
 
-def run_stage(stage: Stage, arguments: list[str], output_path: Path) -> None:
+def run_stage(step: Step, output_path: Path) -> None:
     """Run one stage as a subprocess on this console, unless its last complete run still stands.
 
     Raises:
         SystemExit: The stage failed; with code 2 where that was the stage's (the user can mend it), else 1.
         KeyboardInterrupt: The stage was interrupted.
     """
-    script = os.path.relpath(ROOT / f"{stage.name}.py")
-    shown = shlex.join(["python", script, *arguments])
-    place = f"Stage {STAGES.index(stage) + 1}/{len(STAGES)} {stage.name}"
-    code = code_fingerprint(ROOT, stage.name)
-    reason = why_run(output_path, stage.name, arguments, code)
-    if not reason and "--overwrite" not in arguments:
-        log.info("%s: unchanged since its last run, skipped", place)
+    # Asked again: an earlier stage may have changed what this one reads.
+    reason = why_run(output_path, step.name, step.arguments, step.code)
+    if not reason and "--overwrite" not in step.arguments:
+        log.info("%s: unchanged since its last run, skipped", step.place)
         return
-    log.info("%s (%s): %s", place, reason or "--overwrite", shown)
+    log.info("%s (%s): %s", step.place, reason or "--overwrite", step.command)
     started, started_ns = time.monotonic(), time.time_ns()
-    status = run_child([sys.executable, script, *arguments])
+    status = run_child([sys.executable, str(step.script), *step.arguments])
     if status:
-        _report_failure(place, shown, status)
+        _report_failure(step.place, step.command, status)
     seconds = time.monotonic() - started
-    outputs = record_stage(output_path, stage.name, arguments, code, started_ns, seconds)
+    outputs = record_stage(output_path, step.name, step.arguments, step.code, started_ns, seconds)
     shortened = ", ".join(outputs[:4]) + (f" and {len(outputs) - 4} more" if len(outputs) > 4 else "")
-    log.info("%s: done in %s; wrote %s", place, in_words(seconds), shortened or "nothing")
+    log.info("%s: done in %s; wrote %s", step.place, in_words(seconds), shortened or "nothing")
 
 
 def _report_failure(place: str, shown: str, status: int) -> None:

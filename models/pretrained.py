@@ -67,6 +67,24 @@ def uncached(names: Iterable[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if not weight_file(name).is_file()]
 
 
+def network_files(names: Iterable[str]) -> list[str]:
+    """Return the weight files of networks with their sizes, as people read them."""
+    return [f"{weight_file(name).name} ({_megabytes(_weight_enum(name))})" for name in names]
+
+
+def fetch_weights(names: Iterable[str]) -> None:
+    """Fetch the weight files of networks that are not cached.
+
+    Args:
+        names: Any of `TRUNKS`, `DETECTORS` or `SEGMENTERS`.
+
+    Raises:
+        UserError: One cannot be fetched: names the file, its size, where to get it and where to put it.
+    """
+    for name in names:
+        _ensure_file(name)
+
+
 def say_left_out(what: Sequence[str], networks: Sequence[str]) -> None:
     """Say in one line what ``--weights available`` leaves out, for want of which files, and which command adds it.
 
@@ -74,7 +92,7 @@ def say_left_out(what: Sequence[str], networks: Sequence[str]) -> None:
         what: What is left out, in the user's words: losses, features.
         networks: Those without a cached file (from `uncached`).
     """
-    files = ", ".join(f"{weight_file(name).name} ({_megabytes(_weight_enum(name))})" for name in networks)
+    files = ", ".join(network_files(networks))
     log.info(
         "Left out, for want of weights that are not cached: %s. To download %s and add it: %s",
         ", ".join(what),

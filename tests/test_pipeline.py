@@ -17,21 +17,35 @@ import run_pipeline
 from utils.core.cli import run_script
 from utils.core.errors import UserError
 from utils.core.log import in_words
+from utils.pipeline.checks import Findings
 from utils.pipeline.stages import Stage, parse_extras, stage_arguments
 
 FAKE_STAGE = """
 import json, pathlib, sys
-output = pathlib.Path(sys.argv[sys.argv.index("--output-path") + 1])
-with open(output / "ran.txt", "a") as log:
-    log.write("NAME ")
-marker = output / "NAME.fails"
-if marker.exists():
-    print("the stage's own message", file=sys.stderr)
-    sys.exit(int(marker.read_text()))
-source = output / "SOURCE"
-(output / "NAME.csv").write_text("made from " + source.read_text())
-record = {"status": "complete", "inputs": {str(source): {}}, "outputs": ["NAME.csv"], "ended": "2026-01-01T00:00:00+00:00"}
-(output / "run_NAME.json").write_text(json.dumps(record))
+
+def get_parser():
+    from utils.core.cli import build_parser
+    parser = build_parser("", "output", "compute")
+    parser.add_argument("--more")
+    return parser
+
+def work():
+    output = pathlib.Path(sys.argv[sys.argv.index("--output-path") + 1])
+    with open(output / "ran.txt", "a") as log:
+        log.write("NAME ")
+    marker = output / "NAME.fails"
+    if marker.exists():
+        print("the stage's own message", file=sys.stderr)
+        sys.exit(int(marker.read_text()))
+    source = output / "SOURCE"
+    (output / "NAME.csv").write_text("made from " + source.read_text())
+    record = {"status": "complete", "inputs": {str(source): {}}, "outputs": ["NAME.csv"]}
+    record["ended"] = "2026-01-01T00:00:00+00:00"
+    (output / "run_NAME.json").write_text(json.dumps(record))
+    # and then
+
+if __name__ == "__main__":
+    work()
 """
 
 
@@ -48,6 +62,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
     (output / "images.txt").write_text("pictures")
     monkeypatch.setattr(run_pipeline, "ROOT", root)
     monkeypatch.setattr(run_pipeline, "STAGES", tuple(stages))
+    monkeypatch.setattr(run_pipeline, "check_apart", lambda *args, **flags: Findings())
     monkeypatch.setattr("utils.report.report.write_report", lambda path: (Path(path) / "report.html", 0))
     caplog.set_level(logging.INFO)
     return output
@@ -110,7 +125,7 @@ def test_an_input_edited_while_the_stage_ran_is_not_taken_for_what_it_read(study
         "{str(source): {}", f'{{str(source): {{"bytes": 8, "sha256": {digest!r}}}'
     )
     assert text != script.read_text()
-    script.write_text(text + 'source.write_text("nothing like it")\n')
+    script.write_text(text.replace("# and then", 'source.write_text("nothing like it")'))
     assert run(study, "--to-stage", "first") == "first"
     assert run(study, "--to-stage", "first") == "first"
 
@@ -133,7 +148,7 @@ def test_changed_code_reruns_its_stage_alone(study: Path) -> None:
 def test_a_stage_may_complete_what_an_earlier_one_wrote(study: Path) -> None:
     script = run_pipeline.ROOT / "third.py"
     text = script.read_text().replace('"outputs": ["third.csv"]', '"outputs": ["third.csv", "first.csv"]')
-    script.write_text(text + '(output / "first.csv").write_text("completed")\n')
+    script.write_text(text.replace("# and then", '(output / "first.csv").write_text("completed")'))
     assert run(study) == "first second third"
     assert run(study) == "second third"  # the second read what the third has completed since
     assert run(study) == ""
@@ -207,14 +222,18 @@ def test_the_first_failure_stops_and_names_the_command(
 def test_a_stage_killed_by_ctrl_c_counts_as_interrupted(study: Path) -> None:
     script = run_pipeline.ROOT / "second.py"
     script.write_text(
-        f"import os, signal\nsignal.signal({int(signal.SIGINT)}, signal.SIG_DFL)\nos.kill(os.getpid(), 2)\n"
+        script.read_text().replace(
+            "    work()",
+            f"    import os, signal\n    signal.signal({int(signal.SIGINT)}, signal.SIG_DFL)\n    os.kill(os.getpid(), 2)\n",
+        )
     )
     with pytest.raises(KeyboardInterrupt):
         run(study)
 
 
 def test_a_stage_without_a_complete_record_is_not_believed(study: Path) -> None:
-    (run_pipeline.ROOT / "second.py").write_text("pass\n")
+    script = run_pipeline.ROOT / "second.py"
+    script.write_text(script.read_text().replace("    work()", "    pass"))
     with pytest.raises(UserError, match="second ended well but left no complete record in .*run_second.json"):
         run(study)
 

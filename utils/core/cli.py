@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from utils.core.errors import UserError
 from utils.core.examples import EXAMPLES
 from utils.core.failures import explain
 from utils.core.log import log, setup_logging
@@ -52,6 +53,7 @@ class _Parser(argparse.ArgumentParser):
     """
 
     examples: Sequence[tuple[str, str]] = ()
+    refuses = False  # whether a mistake is a UserError and does not end the process
 
     def format_help(self) -> str:
         shown = [f"  {command}\n      {purpose}" for command, purpose in self.examples]
@@ -60,6 +62,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         meant = self._meant(message)
         hint = f" Did you mean {meant}?" if meant else ""
+        if self.refuses:
+            raise UserError(f"{message.rstrip('.')}.{hint}")
         self.exit(
             EXIT_USER_ERROR,
             f"ERROR: {message.rstrip('.')}.{hint} All flags: python {self.prog} --help\n",
@@ -76,6 +80,20 @@ class _Parser(argparse.ArgumentParser):
             return ""
         unknown = next((word for word in message.split() if word.startswith("-")), "").partition("=")[0]
         return _nearest(unknown, self._option_string_actions)
+
+
+def parse_or_refuse(parser: argparse.ArgumentParser, arguments: list[str], script: str) -> argparse.Namespace:
+    """Parse the arguments that one script is to give another.
+
+    Raises:
+        UserError: The parser refuses them; names the other script.
+    """
+    if isinstance(parser, _Parser):
+        parser.refuses = True
+    try:
+        return parser.parse_args(arguments)
+    except UserError as error:
+        raise UserError(f"{script} does not understand what it would be given: {error}") from None
 
 
 def _nearest(written: str, known: Iterable[str]) -> str:

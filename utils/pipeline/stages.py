@@ -18,9 +18,11 @@ class Stage:
         name: Script's file name without ``.py``.
         flags: Flags always given.
         groups: Groups of shared flags (see `utils.core.cli.build_parser`) that are handed on.
-        own: Flags of this script that the pipeline offers under a name of its own: {pipeline's: script's}.
+        own: Flags of this script that the pipeline offers under a name of its own: {pipeline's: script's}, others that go
+            with it in front.
         models: Which of the ``--model-names`` that the user gave it gets: ``all``, ``first``, or none of them. With
             none given, the stages choose by themselves.
+        needs_scores: Whether it is about memorability scores alone, and left out where pictures have none.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Stage:
     groups: tuple[str, ...]
     own: dict[str, str]
     models: str = ""
+    needs_scores: bool = False
 
 
 def parse_extras(texts: list[str], names: list[str]) -> dict[str, list[str]]:
@@ -60,7 +63,7 @@ def stage_arguments(stage: Stage, args: argparse.Namespace) -> list[str]:
     arguments = [*stage.flags, *_model_arguments(stage, args.model_names)]
     for name, flag in stage.own.items():
         if getattr(args, name) not in (None, defaults.get(name)):
-            values.pop(flag.strip("-").replace("-", "_"), None)
+            values.pop(flag.split()[-1].strip("-").replace("-", "_"), None)
             arguments += _as_flag(flag, getattr(args, name))
     for name, value in values.items():
         arguments += _as_flag(f"--{name.replace('_', '-')}", value)
@@ -70,7 +73,7 @@ def stage_arguments(stage: Stage, args: argparse.Namespace) -> list[str]:
 def _as_flag(flag: str, value: object) -> list[str]:
     if value is True:
         return [flag]
-    return [flag, *map(str, value if isinstance(value, list) else [value])]
+    return [*flag.split(), *map(str, value if isinstance(value, list) else [value])]
 
 
 def _model_arguments(stage: Stage, names: list[str] | None) -> list[str]:
