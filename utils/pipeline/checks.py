@@ -8,6 +8,7 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from models.autoencoder import DOWNSAMPLING, check_image_size, scaled_widths
@@ -113,14 +114,14 @@ def _check_data(stages: dict[str, Namespace], found: Findings) -> Iterator[Calla
     """Yield what reads the score table and finds the pictures."""
     args = next((args for args in stages.values() if hasattr(args, "data_dir")), None)
 
-    def load() -> None:
+    def load(args: Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:  # the sample is built where nothing stays
             place = Path(folder) if args.sample else args.output_path
             dataset = load_dataset(Namespace(**{**vars(args), "output_path": place}))
         found.images, found.has_scores = len(dataset.table), dataset.has_scores
 
     if args is not None:
-        yield load
+        yield partial(load, args)
 
 
 def _check_sizes(stages: dict[str, Namespace], found: Findings) -> Iterator[Callable[[], object]]:
@@ -128,7 +129,7 @@ def _check_sizes(stages: dict[str, Namespace], found: Findings) -> Iterator[Call
     finetune, test = stages.get("autoencoder_finetune"), stages.get("autoencoder_test")
     for args in stages.values():
         if getattr(args, "image_size", None):
-            yield lambda args=args: check_image_size(args.image_size)
+            yield partial(check_image_size, args.image_size)
     if finetune is not None:
         yield lambda: scaled_widths(finetune.width or 1.0)
         yield lambda: check_losses(finetune.loss, finetune.image_size)
