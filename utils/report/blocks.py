@@ -21,7 +21,15 @@ def missing_block(text: str) -> Block:
 def table_block(
     title: str, files: list[str], header: list[str], rows: list[Block], text: str = "", texts: int = 1
 ) -> Block:
-    """A table block; the first ``texts`` columns hold words."""
+    """A table block; the first ``texts`` columns hold words. Columns that say nothing in any row are left out."""
+    says = [
+        number < texts or not rows or any(_says(row["cells"][number]) for row in rows)
+        for number in range(len(header))
+    ]
+    header = [name for name, kept in zip(header, says, strict=True) if kept]
+    rows = [
+        row | {"cells": [cell for cell, kept in zip(row["cells"], says, strict=True) if kept]} for row in rows
+    ]
     return {
         "kind": "table",
         "title": title,
@@ -31,6 +39,11 @@ def table_block(
         "rows": rows,
         "text": text,
     }
+
+
+def _says(cell: Block) -> bool:
+    """Whether a cell holds anything but a dash."""
+    return cell["interval"] is not None or cell["text"] not in ("", "–") or bool(cell["range"])
 
 
 def table_row(cells: Iterable[Any], texts: int = 1, strong: bool = False) -> Block:

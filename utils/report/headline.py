@@ -6,25 +6,28 @@ from pathlib import Path
 import pandas as pd
 
 from utils.core.errors import UserError
-from utils.core.names import HEADLINE_LOSS
-from utils.core.tables import models_with, output_file, read_table
+from utils.core.tables import output_file, read_table
 from utils.report.blocks import Block, show, show_p, show_range
+from utils.report.findings import primary_row
+
+PRIMARY, EXPLORATORY = "primary hypothesis", "exploratory"
 
 
 def headline_tiles(output_path: Path) -> list[Block]:
     """The headline numbers, each from one table, or what is missing instead."""
     makers = {
-        "Reconstruction error and memorability": _reconstruction_tile,
-        "Distinctiveness and memorability": _distinctiveness_tile,
-        "Noise ceiling": _ceiling_tile,
-        "Predicted and observed memorability": _prediction_tile,
-        "Attributions": _attribution_tile,
-        "Strongest image feature": _feature_tile,
+        "Reconstruction error and memorability": (PRIMARY, _reconstruction_tile),
+        "Noise ceiling, all images": ("", _ceiling_tile),
+        "Distinctiveness and memorability": (EXPLORATORY, _distinctiveness_tile),
+        "Predicted and observed memorability": (EXPLORATORY, _prediction_tile),
+        "Noise ceiling, test images": ("", _test_ceiling_tile),
+        "Strongest image feature": (EXPLORATORY, _feature_tile),
     }
     tiles = []
-    for what, make in makers.items():
+    for what, (role, make) in makers.items():
         tile: Block = {
             "what": what,
+            "role": role,
             "missing": "",
             "number": None,
             "low": None,
@@ -66,11 +69,17 @@ def _rho_tile(row: pd.Series, note: str, file: str, name: str = "rho") -> Block:
 def _reconstruction_tile(output_path: Path) -> Block:
     path = output_file(output_path, "loss_correlations")
     frame = read_table(path, "loss_correlations")
-    chosen = frame[frame["measure"] == HEADLINE_LOSS]
-    row = _first(chosen if len(chosen) else frame, path)
-    note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}; "
-    note += f"within category {show(row['rho_within_category'])}"
+    row = primary_row(frame)
+    if row is None:
+        raise UserError(f"{path} has no row for this number.")
+    note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}{_within(row)}"
     return _rho_tile(row, note, path.name)
+
+
+def _within(row: pd.Series) -> str:
+    """The rho within categories, where there are some."""
+    value = row["rho_within_category"]
+    return f"; within category {show(value)}" if math.isfinite(value) else ""
 
 
 def _distinctiveness_tile(output_path: Path) -> Block:
@@ -79,7 +88,7 @@ def _distinctiveness_tile(output_path: Path) -> Block:
     plain = (frame["target"] == "memorability") & (frame["held_constant"] == "")
     chosen = frame[plain & (frame["measure"] == "distinctiveness")]
     row = _first(chosen if len(chosen) else frame, path)
-    note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}; within category {show(row['rho_within_category'])}"
+    note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}{_within(row)}"
     return _rho_tile(row, note, path.name)
 
 
@@ -92,7 +101,25 @@ def _ceiling_tile(output_path: Path) -> Block:
         }
     return {
         "value": f"ρ = {show(ceilings.iloc[0])}",
-        "note": "the highest correlation any measure can be expected to reach: the root of the scores' own reliability",
+        "note": "the highest correlation any measure can be expected to reach with the scores of all images: the root of "
+        "their own reliability",
+        "files": [path.name],
+    }
+
+
+def _test_ceiling_tile(output_path: Path) -> Block:
+    path = output_file(output_path, "mlp_metrics")
+    frame = read_table(path, "mlp_metrics")
+    frame = frame[(frame["metric"] == "spearman") & (frame["predictor"] == "noise-ceiling")]
+    row = _first(frame, path)
+    if not math.isfinite(row["value"]):
+        return {
+            "missing": f"{path.name} has none: the score table has no hits, false alarms and responses per image."
+        }
+    return {
+        "value": f"ρ = {show(row['value'])}",
+        "note": f"what a prediction can be expected to reach on the {row['n']} test images; another number than that of all "
+        "images, since it rests on these few",
         "files": [path.name],
     }
 
@@ -103,30 +130,15 @@ def _prediction_tile(output_path: Path) -> Block:
     frame = frame[frame["metric"] == "spearman"]
     row = _first(frame[frame["predictor"] == "mlp"], path)
     others = frame[
-        (frame["model"] == row["model"])
-        & frame["predictor"].isin(["ridge", "reconstruction-error", "noise-ceiling"])
+        (frame["model"] == row["model"]) & frame["predictor"].isin(["ridge", "reconstruction-error"])
     ]
     beside = ", ".join(f"{other['predictor']} {show(other['value'])}" for _, other in others.iterrows())
     return _rho_tile(
-        row, f"MLP on {row['model']}, {row['n']} test images; beside it: {beside}", path.name, "value"
+        row,
+        f"MLP on {row['model']}, {row['n']} test images" + (f"; beside it: {beside}" if beside else ""),
+        path.name,
+        "value",
     )
-
-
-def _attribution_tile(output_path: Path) -> Block:
-    models = models_with(output_path, "ig")
-    if not models:
-        raise UserError(
-            f"{output_path}/ig_<model>.csv is missing. It is written by: python model_interpretation_IG.py --save"
-        )
-    path = output_file(output_path, "ig", models[0])
-    frame = read_table(path, "ig")
-    return {
-        "value": f"{show(100 * frame['positive_share'].median(), 0)} %",
-        "range": "positive",
-        "note": f"median over {len(frame)} images of {models[0]}; median size of the convergence delta "
-        f"{show(frame['convergence_delta'].abs().median(), 4)}, largest {show(frame['convergence_delta'].abs().max(), 4)}",
-        "files": [path.name],
-    }
 
 
 def _feature_tile(output_path: Path) -> Block:

@@ -1,8 +1,9 @@
 """The study on one page: ``report.html``, made from the tables, figures and run records in an output folder.
 
-Nothing is computed here that a stage has not written, save counts and medians that say so. Every number names the
-file it came from, and what is missing is said with the command that writes it. The page holds its pictures and
-has no script, so that it can be sent to somebody as it is.
+It opens with the conclusion (`utils.report.conclusion`), then shows pictures, then each stage. Nothing is computed here
+that a stage has not written, save counts and medians that say so. Every number names the file it came from, and what is
+missing is said with the command that writes it. The page holds its pictures and fetches nothing, so that it can be sent to
+somebody as it is; the gallery that it links to stands beside it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ from utils.core.files import atomic_path
 from utils.core.log import in_words
 from utils.core.records import last_runs
 from utils.core.tables import output_file, read_table
+from utils.report.assets import render
 from utils.report.blocks import Block, missing_block, table_block, table_row
-from utils.report.headline import headline_tiles
+from utils.report.captions import caption_of
+from utils.report.conclusion import conclusion, weaknesses
+from utils.report.findings import read_findings
+from utils.report.gallery import write_gallery
+from utils.report.gallery_data import read_scores
+from utils.report.headline import EXPLORATORY, headline_tiles
 from utils.report.sections import STAGE_BLOCKS
 from utils.report.steering import steering_blocks
+from utils.report.strips import picture_strips
 
 REPORT_FILE = "report.html"
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 SCRIPTS = {
     "autoencoder_finetune": "Fine-tuning",
     "autoencoder_test": "Reconstruction",
@@ -40,6 +47,12 @@ SCRIPTS = {
     "memorability_steering": "Steering (predicted memorability)",
 }
 BLOCKS = {**STAGE_BLOCKS, "memorability_steering": (steering_blocks,)}
+CATEGORIES = "category_plot"
+# Everything that correlates something with memorability but the primary hypothesis, which stage 3 tests.
+ROLES = dict.fromkeys(
+    ("latent_analysis", "category_plot", "mlp_predict", "model_interpretation_IG", "feature_analysis"),
+    EXPLORATORY,
+)
 OPTIONAL = ("memorability_steering",)  # no part of the study that `run_pipeline.py` runs; missed by nobody
 MAX_FIGURE_PX = 1600
 FIGURE_SCALE = 1.5  # figures are saved at 150 dpi and laid out for 100
@@ -60,8 +73,6 @@ def write_report(output_path: Path) -> tuple[Path, int]:
     Raises:
         UserError: The folder holds nothing of the study.
     """
-    from jinja2 import Environment, StrictUndefined
-
     output_path = Path(output_path)
     runs = last_runs(output_path, SCRIPTS)
     if not runs:
@@ -69,33 +80,35 @@ def write_report(output_path: Path) -> tuple[Path, int]:
             f"{output_path} holds no record of any stage, so there is nothing to report. Run the study first: "
             "python run_pipeline.py (or python run_pipeline.py --demo)."
         )
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**_context(output_path, runs))
+    page = render("report.html.j2", "report", **_context(output_path, runs))
     path = output_path / REPORT_FILE
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")
     return path, sum(len(_figure_files(output_path, run, (".png", ".pdf", ".svg"))) for run in runs.values())
 
 
 def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
     """Collect everything the template shows."""
     caveats = Caveats(caveat for run in runs.values() for caveat in run.get("caveats", []))
-    sections = [
-        _section(name, output_path, runs.get(name))
-        for name in SCRIPTS
-        if name in runs or name not in OPTIONAL
-    ]
+    scores = read_scores(output_path)
+    gallery = write_gallery(output_path, scores, runs)
+    found = read_findings(output_path, scores, caveats)
+    without = () if found.categories else (CATEGORIES,)
+    names = [name for name in SCRIPTS if name not in without and (name in runs or name not in OPTIONAL)]
+    sections = [_section(name, output_path, runs.get(name), scores.counts()) for name in names]
     return {
         "title": "What makes these images memorable",
         "subtitle": _subtitle(output_path, runs),
         "caveats": list(caveats),
         "banner": _banner(caveats),
+        "conclusion": conclusion(found),
+        "weaknesses": weaknesses(found),
+        "strips": picture_strips(output_path, scores, gallery.pairs) if gallery else [],
+        "gallery": {"file": gallery.path.name, "about": gallery.about} if gallery else None,
         "tiles": headline_tiles(output_path),
         "sections": [
             *sections,
-            {"title": "Record", "anchor": "record", "blocks": _record(output_path, runs)},
+            {"title": "Record", "anchor": "record", "role": "", "blocks": _record(output_path, runs)},
         ],
     }
 
@@ -120,13 +133,15 @@ def _subtitle(output_path: Path, runs: dict[str, dict]) -> str:
     )
 
 
-def _section(name: str, output_path: Path, run: dict | None) -> dict[str, Any]:
+def _section(
+    name: str, output_path: Path, run: dict | None, counts: dict[tuple[str, str], int]
+) -> dict[str, Any]:
     """One stage's tables and figures."""
     if run is None:
         blocks = [missing_block(f"this stage has not been run. Run: python {name}.py")]
     else:
         blocks = [block for make in BLOCKS.get(name, ()) for block in _safely(make, output_path)]
-        blocks += _figures(output_path, run)
+        blocks += _figures(output_path, run, counts)
     if run is not None and run.get("status") != "complete":
         blocks.insert(
             0, missing_block(f"the last run of this stage ended as {run.get('status')}: {run.get('error')}")
@@ -135,7 +150,7 @@ def _section(name: str, output_path: Path, run: dict | None) -> dict[str, Any]:
     if later:
         text = f"A later run ({_moment(later, 'started')} UTC) ended as {later.get('status')}: {later.get('error')}"
         blocks.insert(0, {"kind": "text", "text": f"{text} What stands here is of the last complete run."})
-    return {"title": SCRIPTS[name], "anchor": name, "blocks": blocks}
+    return {"title": SCRIPTS[name], "anchor": name, "role": ROLES.get(name, ""), "blocks": blocks}
 
 
 def _safely(make: Callable[[Path], list[Block]], output_path: Path) -> list[Block]:
@@ -155,10 +170,10 @@ def _figure_files(output_path: Path, run: dict, suffixes: tuple[str, ...] = (".p
     return [path for path in files if path.suffix in suffixes and path.is_file()]
 
 
-def _figures(output_path: Path, run: dict) -> list[Block]:
+def _figures(output_path: Path, run: dict, counts: dict[tuple[str, str], int]) -> list[Block]:
     """A stage's pictures, the first few in sight and the rest folded away."""
     files = _figure_files(output_path, run)
-    figures = [_figure(path, output_path) for path in files[:FIGURES_EMBEDDED]]
+    figures = [_figure(path, output_path, counts) for path in files[:FIGURES_EMBEDDED]]
     if not figures:
         return []
     shown, folded = (
@@ -172,7 +187,7 @@ def _figures(output_path: Path, run: dict) -> list[Block]:
     return blocks
 
 
-def _figure(path: Path, output_path: Path) -> Block:
+def _figure(path: Path, output_path: Path, counts: dict[tuple[str, str], int]) -> Block:
     """Embed one picture, reduced to what a page needs."""
     from PIL import Image
 
@@ -190,10 +205,13 @@ def _figure(path: Path, output_path: Path) -> Block:
     _, kind, content = encoded[0] if encoded[0][0] < 2 * encoded[1][0] else encoded[1]
     name = path.relative_to(output_path).as_posix()
     data = f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode('ascii')}"
+    title, caption = caption_of(name, counts)
     return {
         "data": data,
-        "alt": path.stem.replace("_", " "),
-        "caption": name,
+        "title": title,
+        "alt": f"{title}. {caption}".strip(),
+        "caption": caption,
+        "file": name,
         "width": round(image.width / FIGURE_SCALE),
         "height": round(image.height / FIGURE_SCALE),
         "wide": image.width > WIDE_PX * FIGURE_SCALE,

@@ -84,7 +84,15 @@ OTHER_FILES = (
     OutputFile(
         ("report.html",),
         "python run_pipeline.py",
-        "The study on one page; holds its pictures, loads nothing.",
+        "The study on one page: conclusion, weakest point, pictures, tables, figures. Holds all of it, fetches nothing, and "
+        "can be sent as it is.",
+    ),
+    OutputFile(
+        ("gallery.html", "gallery/<...>"),
+        "python run_pipeline.py",
+        "Every image with every score, to search, sort and open, from disk. `gallery/data.js`: the scores (about 0.5 kB an "
+        "image); `gallery/pairs_<model>/`, `gallery/maps_<model>/`: a small picture per image, of which the page reads those "
+        "in sight. To be sent together; made anew from the tables at any time (`--report-only`).",
     ),
     OutputFile(("logs/<script>.log",), _ALL, "What was printed, with times."),
     OutputFile(

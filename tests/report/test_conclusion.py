@@ -1,0 +1,171 @@
+"""The words of the conclusion: each verdict, direction and weak point from the numbers that call for it, and no others."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from utils.core.caveats import Caveats
+from utils.core.names import SAMPLE_CAVEAT
+from utils.report.conclusion import (
+    NOTHING,
+    OPEN,
+    OPPOSITE,
+    UNDEFINED,
+    YES,
+    Estimate,
+    Findings,
+    conclusion,
+    verdict,
+    weaknesses,
+)
+
+MEMCAT = Findings(
+    images=10_000,
+    categories=5,
+    loss="lpips-sq",
+    n=10_000,
+    error=Estimate(0.452, 0.385, 0.509),
+    unit="subcategory",
+    clusters=134,
+    p=0.0001,
+    p_equivalence=0.99,
+    within=Estimate(0.21, 0.17, 0.25),
+    ceiling=0.86,
+    share=Estimate(0.525, 0.45, 0.59),
+    prediction=Estimate(0.6, 0.55, 0.65),
+    test_images=3000,
+    test_ceiling=0.85,
+    over_ridge=Estimate(-0.02, -0.05, 0.01),
+)
+
+
+def said(found):
+    return " ".join(conclusion(found))
+
+
+@pytest.mark.parametrize(("low", "high", "p", "p_equivalence", "expected"), [
+    (0.1, 0.4, 0.01, 0.9, YES),
+    (-0.4, -0.1, 0.01, 0.9, OPPOSITE),
+    (-0.1, 0.4, 0.2, 0.9, OPEN),
+    (-0.1, 0.4, 0.01, 0.9, OPEN),  # p and interval disagree
+    (0.01, 0.4, 0.06, 0.9, OPEN),  # interval and p disagree
+    (0.01, 0.4, 0.05, 0.9, OPEN),
+    (0.01, 0.4, math.nan, math.nan, OPEN),
+    (math.nan, math.nan, 0.01, 0.9, OPEN),
+    (-0.05, 0.05, 0.8, 0.001, NOTHING),
+    (-0.05, 0.05, 0.8, 0.05, OPEN),
+    (0.01, 0.05, 0.01, 0.001, YES),  # small, but there
+])  # fmt: skip
+def test_a_verdict_needs_interval_and_p(low, high, p, p_equivalence, expected):
+    found = replace(MEMCAT, error=Estimate(0.2, low, high), p=p, p_equivalence=p_equivalence)
+    assert verdict(found) == expected
+
+
+def test_the_answer_says_the_direction():
+    assert (
+        "Yes: the worse an image is reconstructed, the better it tends to be remembered, ρ = 0.45 (95 % interval 0.39 "
+        "to 0.51)."
+    ) in said(replace(MEMCAT, error=Estimate(0.452, 0.39, 0.51)))
+    opposite = said(replace(MEMCAT, error=Estimate(-0.452, -0.51, -0.39)))
+    assert (
+        "No, the other way round: the worse an image is reconstructed, the worse it tends to be" in opposite
+    )
+    assert "Yes" not in opposite
+    still_open = said(replace(MEMCAT, error=Estimate(0.1, -0.1, 0.3), p=0.3))
+    assert "Not shown: ρ = 0.10 (95 % interval -0.10 to 0.30); these images do not tell" in still_open
+    nothing = said(replace(MEMCAT, error=Estimate(0.01, -0.03, 0.05), p=0.6, p_equivalence=0.001))
+    assert "No: as good as no correlation" in nothing
+    undefined = said(replace(MEMCAT, error=Estimate()))
+    assert "No answer: the correlation is not defined" in undefined
+    assert verdict(replace(MEMCAT, error=Estimate())) == UNDEFINED
+    assert "nan" not in undefined
+
+
+def test_the_question_comes_first_then_the_answer_and_how_sure_it_is():
+    asked, answer, sure, within, ceiling, prediction = conclusion(MEMCAT)
+    assert asked.endswith("was tested on 10,000 images in 5 categories by lpips-sq.")
+    assert answer.startswith("Yes")
+    assert sure == (
+        "The interval takes 134 subcategories as what was sampled, since images of one subcategory are alike; p < 0.001."
+    )
+    assert within.startswith("Compared within categories alone, ρ = 0.21")
+    assert "ρ = 0.86 (noise ceiling of all images); this one reaches 52 % (45 to 59) of that." in ceiling
+    assert prediction.startswith(
+        "Exploratory: scores predicted from the latent codes rise with observed ones on 3,000"
+    )
+    assert "the noise ceiling of the test images is 0.85." in prediction
+
+
+@pytest.mark.parametrize(("within", "expected"), [
+    (Estimate(0.226, 0.2, 0.25), "50 % of it remains; the rest is a difference between categories"),
+    (Estimate(0.2, -0.01, 0.4), "whether anything remains there, these images do not tell"),
+    (Estimate(-0.2, -0.3, -0.1), "the sign turns round"),
+    (Estimate(0.5, 0.4, 0.6), "all of it remains"),
+])  # fmt: skip
+def test_what_remains_within_categories(within, expected):
+    assert expected in said(replace(MEMCAT, within=within))
+
+
+@pytest.mark.parametrize(("prediction", "over", "how", "than"), [
+    (Estimate(0.6, 0.5, 0.7), Estimate(0.1, 0.05, 0.2), "rise with", "better than ridge"),
+    (Estimate(-0.6, -0.7, -0.5), Estimate(-0.1, -0.2, -0.05), "run against", "worse than ridge"),
+    (Estimate(0.1, -0.2, 0.4), Estimate(0.1, -0.1, 0.2), "are not shown to", "not shown to be better or worse than ridge"),
+])  # fmt: skip
+def test_what_is_said_of_prediction(prediction, over, how, than):
+    text = conclusion(replace(MEMCAT, prediction=prediction, over_ridge=over))[-1]
+    assert how in text
+    assert f"is {than}" in text
+
+
+def test_without_scores_nothing_is_claimed():
+    found = Findings(images=60)
+    assert conclusion(found) == [
+        "60 images. Whether those reconstructed worse are remembered better was not asked of them."
+    ]
+    assert weaknesses(found)[0].startswith("Nothing was correlated with memorability")
+
+
+def test_a_sound_study_still_has_its_weak_point():
+    assert weaknesses(MEMCAT) == [
+        "A correlation is no cause, and 80 % of the variance of ranks is left over."
+    ]
+
+
+@pytest.mark.parametrize(("changes", "expected"), [
+    ({"caveats": Caveats([SAMPLE_CAVEAT])}, "The scores are planted"),
+    ({"caveats": Caveats([Caveats.random_weights("LPIPS")])}, "Some networks have random weights"),
+    ({"error": Estimate()}, "The primary correlation is not defined"),
+    ({"loss": "mse"}, "The hypothesis names lpips-sq, which was not computed; mse stands in for it"),
+    ({"error": Estimate(0.1, -0.1, 0.3), "p": 0.4}, "The interval contains zero"),
+    ({"error": Estimate(0.1, 0.01, 0.3), "p": 0.08}, "The interval leaves zero out but p does not"),
+    ({"clusters": 49}, "Few clusters: the images come from 49 subcategories only"),
+    ({"n": 99}, "Few images: 99"),
+    ({"within": Estimate(0.1, -0.1, 0.3)}, "Not shown within categories"),
+    ({"within": Estimate(-0.2, -0.3, -0.1)}, "Not shown within categories"),
+    ({"categories": 1, "within": Estimate()}, "One category"),
+    ({"unit": "image", "clusters": 10_000}, "Images are taken as independent"),
+    ({"ceiling": math.nan}, "How reliable the scores are is unknown"),
+])  # fmt: skip
+def test_each_weakness_is_named_first_where_it_is_the_only_one(changes, expected):
+    first, *rest = weaknesses(replace(MEMCAT, **changes))
+    assert first.startswith(expected)
+    assert [text for text in rest if not text.startswith("A correlation is no cause")] == []
+
+
+@pytest.mark.parametrize("changes", [{"clusters": 50}, {"n": 100}, {"within": Estimate(0.01, 0.001, 0.02)}])
+def test_no_weakness_is_named_without_reason(changes):
+    assert len(weaknesses(replace(MEMCAT, **changes))) == 1
+
+
+def test_the_gravest_weakness_comes_first_and_planted_scores_are_said_in_the_answer():
+    found = replace(
+        MEMCAT,
+        caveats=Caveats([SAMPLE_CAVEAT, Caveats.random_weights("LPIPS")]),
+        clusters=11,
+        n=40,
+        loss="mse",
+    )
+    names = ("planted", "random weights", "hypothesis names", "Few clusters", "Few images", "no cause")
+    assert all(name in text for name, text in zip(names, weaknesses(found), strict=True))
+    assert conclusion(found)[1].startswith("With planted scores and random weights, yes: the worse")
