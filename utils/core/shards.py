@@ -4,7 +4,8 @@ The sorted image list is cut once into shards of fixed size, each a whole number
 atomically when it is finished; a run that was killed starts again at the first unfinished one. Because shard
 and batch boundaries never depend on what happened before, a resumed run ends with the same bytes as an
 undisturbed one. A shard remembers what each of its images held when it was read, and is done again if one has
-changed; a finished job is up to date while its images and its outputs hold what they held. Under torchrun, rank r
+changed, come or gone, also after the job was finished: of the others the rows are kept, and the arrays in the matrices they
+were merged into. A finished job is up to date while its images and its outputs hold what they held. Under torchrun, rank r
 of N takes the shards r, r + N, r + 2N, ...: whole shards rather than single images, so that any number of processes
 works on the same batches and gives the same bytes; rank 0 merges.
 """
@@ -24,11 +25,12 @@ import numpy as np
 
 from utils.core.digests import FileContent, FileDigests, Seen, combined_digest, file_digests, read_file
 from utils.core.errors import ImageError, UserError
-from utils.core.files import atomic_path, read_json, write_json
+from utils.core.files import write_json
 from utils.core.log import log
 from utils.core.names import SHARDS_FOLDER
 from utils.core.processes import barrier, is_main_rank, rank, world_size
-from utils.core.shard_files import Shard, open_shard, read_header, shard_path
+from utils.core.shard_files import DamagedShardError, Merged, Shard, read_header, shard_path
+from utils.core.sharded_result import MANIFEST, ShardedResult, find_array, merged_of, read_manifest
 from utils.core.signals import follow_parent_as_worker
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Batch:
 
 
 Work = Callable[[list[str], list[Any]], Batch]
+Load = Callable[[Any], Any]
 
 
 class NoReadableImageError(UserError):
@@ -60,136 +63,87 @@ class NoReadableImageError(UserError):
         self.result = result
 
 
-class ShardedResult:
-    """The finished shards of one job, to be read in order, merged and then let go.
+def _why_unfinished(
+    shard: Path,
+    number: int,
+    images: "pd.DataFrame",
+    job: str,
+    merged: Merged,
+    digests: FileDigests,
+    load: Load,
+) -> str | None:
+    """Say why a shard has to be done: ``new``, ``damaged: ...``, ``changed: <image>``; None if it need not.
 
-    Attributes:
-        up_to_date: True if an earlier run with equal settings had already finished, and images and outputs hold
-            what they held then; there is nothing to merge: read the outputs.
-        skipped: (image_id, reason) of the images left out.
-        read: What was read of each image, by image_id (on rank 0, unless up to date).
+    A picture that could not be read is tried again: the disk may have had a bad moment, or the reader learned more.
     """
-
-    def __init__(self, folder: Path, manifest: dict[str, Any], up_to_date: bool) -> None:
-        self.folder = folder
-        self.up_to_date = up_to_date
-        self._manifest = manifest
-        self.skipped: list[tuple[str, str]] = [tuple(pair) for pair in manifest.get("skipped", [])]
-        self.read: dict[str, Seen] = {}
-        if not up_to_date and is_main_rank():
-            for shard in self._shards():
-                header = read_header(shard)
-                self.skipped += [tuple(pair) for pair in header["skipped"]]
-                self.read |= {name: Seen.of_json(seen) for name, seen in header["read"].items()}
-
-    def _shards(self) -> Iterator[Path]:
-        return (shard_path(self.folder, number) for number in range(self._manifest["shards"]))
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows in order of ``image_id``, one shard in memory at a time."""
-        for shard in self._shards():
-            yield from read_header(shard)["rows"]
-
-    def frame(self) -> "pd.DataFrame":
-        """Return all rows, sorted by ``image_id``."""
-        import pandas as pd
-
-        return pd.DataFrame(list(self.rows()))
-
-    def arrays(self, name: str) -> Iterator[np.ndarray]:
-        """Yield the named array shard by shard, in the order of :meth:`rows`."""
-        for shard in self._shards():
-            with open_shard(shard) as content:
-                if f"array_{name}" in content:
-                    yield content[f"array_{name}"]
-
-    def write_matrix(self, name: str, path: Path, dtype: str | None = None) -> Path:
-        """Stream the named array of all shards into one ``.npy`` file; memory stays at one shard.
-
-        Args:
-            name: The array's name in :class:`Batch`.
-            path: The file to write, atomically.
-            dtype: Its element type; that of the shards when left out.
-
-        Returns:
-            ``path``. Row i belongs to row i of :meth:`frame`.
-        """
-        count = sum(len(read_header(shard)["rows"]) for shard in self._shards())
-        parts = self.arrays(name)
-        first = next(parts)
-        with atomic_path(path) as temporary:
-            matrix = np.lib.format.open_memmap(
-                temporary, mode="w+", dtype=dtype or first.dtype, shape=(count, *first.shape[1:])
-            )
-            start = 0
-            for part in itertools.chain([first], parts):
-                matrix[start : start + len(part)] = part
-                start += len(part)
-            matrix.flush()
-            del matrix
-        if start != count:
-            raise RuntimeError(f"{path}: {start} arrays for {count} rows")
-        return path
-
-    def finish(self, outputs: Sequence[Path]) -> None:
-        """Drop the shards and remember what the outputs hold, so that an equal run later finds them up to date."""
-        if not is_main_rank():
-            return
-        root = self.folder.parent.parent
-        digests = file_digests(root)
-        names = {str(Path(path).relative_to(root)): digests.of(path) for path in outputs}
-        if not self.up_to_date:
-            pictures = combined_digest((name, seen.digest) for name, seen in sorted(self.read.items()))
-            self._manifest |= {"complete": True, "pictures": pictures, "skipped": self.skipped}
-        write_json(self.folder / "manifest.json", self._manifest | {"outputs": names})
-        digests.save()
-        for shard in self.folder.glob("shard_*.npz"):
-            shard.unlink()
-
-
-def _is_finished(shard: Path, images: "pd.DataFrame", digests: FileDigests) -> bool:
-    """Say whether a shard is whole and of these images as they are now."""
+    if not shard.exists():
+        return "new"
     try:
-        read = read_header(shard)["read"]
-    except UserError:  # missing, or cut short
-        return False
-    for image_id, path in zip(images["image_id"], images["path"], strict=True):
-        seen = Seen.of_json(read[image_id])
+        header = read_header(shard)
+        if header["job"] != job:
+            return "damaged: it is of another job"
+        for name, digest in header["arrays"].items():
+            find_array(shard, number, name, digest, merged)
+    except DamagedShardError as error:
+        return f"damaged: {error.reason}"
+    paths = dict(zip(images["image_id"], images["path"], strict=True))
+    if header["read"].keys() != paths.keys():
+        return f"changed: {min(header['read'].keys() ^ paths.keys())}"
+    for image_id, path in paths.items():
+        seen = Seen.of_json(header["read"][image_id])
         digests.note(path, seen)
         if digests.of(path) != seen.digest:
-            return False
-    return True
+            return f"changed: {image_id}"
+    readable = _readable_again(load, [image_id for image_id, _ in header["skipped"]], paths)
+    return f"changed: {readable}" if readable else None
 
 
-def _is_up_to_date(manifest: dict[str, Any], images: "pd.DataFrame", root: Path) -> bool:
+def _readable_again(load: Load, skipped: Sequence[str], paths: dict[str, Any]) -> str | None:
+    """Return the first of the images left out that can be read now."""
+    for image_id in skipped:
+        value, _ = _read_and_load(load, str(paths[image_id]))
+        if not isinstance(value, ImageError):
+            return image_id
+    return None
+
+
+def _is_up_to_date(manifest: dict[str, Any], images: "pd.DataFrame", root: Path, load: Load) -> bool:
     """Say whether an earlier run was finished, and images and outputs hold what they held then."""
     digests = file_digests(root)
+    paths = dict(zip(images["image_id"], images["path"], strict=True))
     return (
         manifest.get("complete", False)
         and all(digests.of(root / name) == digest for name, digest in manifest["outputs"].items())
         and digests.of_images(images) == manifest["pictures"]
+        and not _readable_again(load, [image_id for image_id, _ in manifest.get("skipped", [])], paths)
     )
 
 
 def _prepare(
-    folder: Path, images: "pd.DataFrame", settings: dict[str, Any], shards: int, overwrite: bool
+    folder: Path, images: "pd.DataFrame", settings: dict[str, Any], shards: int, overwrite: bool, load: Load
 ) -> tuple[dict[str, Any], bool]:
     """Compare with what an earlier run left; return the manifest to use and whether all is done already."""
-    path = folder / "manifest.json"
     identity = combined_digest((image_id, "") for image_id in images["image_id"])
     new = {"settings": json.loads(json.dumps(settings, default=str)), "images": identity, "shards": shards}
-    old = read_json(path) if path.exists() else {}
-    same = all(old.get(name) == value for name, value in new.items()) and not overwrite
-    done = same and _is_up_to_date(old, images, folder.parent.parent)
+    old = read_manifest(folder)
+    same = (not old or old["settings"] == new["settings"]) and not overwrite
+    equal = same and all(old.get(name) == value for name, value in new.items())
+    done = equal and _is_up_to_date(old, images, folder.parent.parent, load)
+    if same:  # what it merged its arrays into, for the shards whose pictures are as they were
+        new |= {name: old[name] for name in ("matrices", "rows") if name in old}
     barrier()  # every rank has read the old manifest before rank 0 replaces it
-    if is_main_rank() and not done and (not same or old.get("complete")):
-        if old and not same and not old.get("complete") and not overwrite:
-            changed = _changes(old.get("settings", {}), new["settings"])
+    if is_main_rank() and not done:
+        if not same and not old.get("complete") and not overwrite:
+            changed = _changes(old["settings"], new["settings"])
             log.warning(
                 "An unfinished run of %s had other settings (%s); it is started anew.", folder.name, changed
             )
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json(path, new)
+        if not same:
+            shutil.rmtree(folder, ignore_errors=True)
+        for shard in folder.glob("shard_*.npz"):
+            if shard.name >= shard_path(folder, shards).name:
+                shard.unlink()
+        write_json(folder / MANIFEST, new)
     barrier()
     return (old if done else new), done
 
@@ -358,8 +312,31 @@ class _Reading:
     executor: str
 
 
+def _say_what_is_done_again(name: str, reasons: dict[str, str]) -> None:
+    """Say in a line of each kind which finished shards are done again, and why."""
+    damaged = [
+        f"{shard}: {why.removeprefix('damaged: ')}" for shard, why in reasons.items() if "damaged: " in why
+    ]
+    changed = [why.removeprefix("changed: ") for why in reasons.values() if "changed: " in why]
+    if damaged:
+        log.warning(
+            "%s: %d shards are damaged or lack something and are done again (%s).",
+            name,
+            len(damaged),
+            "; ".join(damaged[:3]),
+        )
+    if changed:
+        log.info(
+            "%s: %d shards are done again, since images have changed, come or gone (e.g. %s).",
+            name,
+            len(changed),
+            ", ".join(changed[:3]),
+        )
+
+
 def _finish_shards(
     folder: Path,
+    manifest: dict[str, Any],
     images: "pd.DataFrame",
     size: int,
     work: Work,
@@ -371,15 +348,19 @@ def _finish_shards(
     from tqdm import tqdm
 
     digests = file_digests(folder.parent.parent)
+    job = combined_digest([(folder.name, ""), (json.dumps(manifest["settings"], sort_keys=True), "")])
     own = {
         number: images.iloc[number * size : (number + 1) * size]
         for number in range(rank(), -(-len(images) // size), world_size())
     }
-    pending = {
-        number: part
-        for number, part in own.items()
-        if not _is_finished(shard_path(folder, number), part, digests)
-    }
+    merged, reasons = merged_of(folder, manifest), {}
+    for number, part in own.items():
+        shard = shard_path(folder, number)
+        reasons[number] = _why_unfinished(shard, number, part, job, merged, digests, reading.load)
+    pending = {number: part for number, part in own.items() if reasons[number]}
+    _say_what_is_done_again(
+        folder.name, {shard_path(folder, n).name: why for n, why in reasons.items() if why}
+    )
     paths = [str(path) for part in pending.values() for path in part["path"]]
     total = sum(map(len, own.values()))
     if len(pending) < len(own):
@@ -398,7 +379,7 @@ def _finish_shards(
         with bar:
             for number, part in pending.items():
                 shard = _run_shard(part, values, work, reading.batch_size, on_error, digests, bar)
-                shard.write(shard_path(folder, number))
+                shard.write(shard_path(folder, number), job)
     except BrokenProcessPool:
         raise UserError(
             f"{folder.name}: a worker process was ended from outside, most often for lack of memory. What was "
@@ -459,12 +440,14 @@ def run_sharded(
     size = -(-size // batch_size) * batch_size
     settings = {**settings, "batch_size": batch_size, "shard_size": size}
     folder = Path(output_path) / SHARDS_FOLDER / name
-    manifest, done = _prepare(folder, images, settings, -(-len(images) // size), overwrite)
+    manifest, done = _prepare(folder, images, settings, -(-len(images) // size), overwrite, load)
     if done:
         log.info("%s: up to date (%d images); --overwrite does it again.", name, len(images))
         return ShardedResult(folder, manifest, up_to_date=True)
     reading = _Reading(load, batch_size, workers, executor)
-    _finish_shards(folder, images, size, work or _rows_as_loaded, reading, on_error, description or name)
+    _finish_shards(
+        folder, manifest, images, size, work or _rows_as_loaded, reading, on_error, description or name
+    )
     barrier()
     result = ShardedResult(folder, manifest, up_to_date=False)
     if is_main_rank() and len(result.skipped) == len(images):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from utils.core.errors import UserError
 from utils.core.files import atomic_path, file_sha256
 from utils.core.log import log
+from utils.core.matrix_files import create_matrix
 from utils.core.tables import read_csv
 from utils.latents.codes import FOREIGN_LAYER, SHA_LENGTH, latent_file, row_checksums
 from utils.latents.rows import row_blocks
@@ -252,7 +253,7 @@ def _write_rows(matrix: NDArray, order: NDArray, target: Path) -> list[int]:
     """Write rows in another order as float32, block by block; return their checksums."""
     checks: list[int] = []
     with atomic_path(target) as temporary:
-        out = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(order), matrix.shape[1]))
+        out = create_matrix(temporary, np.float32, (len(order), matrix.shape[1]), target)
         done = 0
         for _, block in row_blocks(matrix, order):
             values = np.ascontiguousarray(block, dtype=np.float32)

@@ -305,7 +305,7 @@ def _extend_cache(
             key=itemgetter("image_id"),
         ),
     )
-    result.finish([path])
+    result.finish([path], keep=False)  # the cache itself takes in single pictures
     return cache
 
 
