@@ -257,6 +257,38 @@ def test_a_killed_search_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert np.array_equal(found.index, brute(matrix)[0])
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "list", "pickle"])
+def test_a_damaged_partial_result_is_done_again(tmp_path, caplog, damage, monkeypatch):
+    matrix = normal(60, 40)
+    settings = SearchSettings(tile_rows=20, partial_folder=tmp_path, fingerprint="a", checkpoint_seconds=0)
+    original = neighbours._Scan.tile_row
+
+    def stop_at_the_last(scan, tile):
+        if tile == 2:
+            raise KeyboardInterrupt
+        original(scan, tile)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(neighbours._Scan, "tile_row", stop_at_the_last)
+        with pytest.raises(KeyboardInterrupt):
+            nearest_neighbours(matrix, settings)
+    (path,) = tmp_path.rglob("*.npz")
+    with np.load(path) as content:
+        parts = dict(content)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-50])
+    elif damage == "flipped":
+        parts["best"] = parts["best"] / 4
+        np.savez(path, **parts)
+    elif damage == "list":
+        np.savez(path, key=parts["key"], best=parts["best"])
+    else:
+        np.savez(path, **{**parts, "best": np.array([{}], dtype=object)})
+    found = nearest_neighbours(matrix, settings)
+    assert np.array_equal(found.index, brute(matrix)[0])
+    assert f"{path} is damaged" in caplog.text
+
+
 def test_partial_results_of_another_search_are_ignored(tmp_path):
     first, second = normal(60, 40), normal(60, 40, seed=9)
     for matrix, fingerprint in ((first, "first"), (second, "second")):

@@ -15,7 +15,7 @@ from utils.core.feature_names import SCENE_FEATURES
 from utils.data.images import preprocess
 from utils.features.scene import object_features, scene_features, segment_features
 from utils.scenes import networks as scene
-from utils.scenes.cache import check_min_score, load_scene_cache, write_scene_cache
+from utils.scenes.cache import SceneCache, check_min_score, load_scene_cache, write_scene_cache
 from utils.scenes.geometry import Detections, box_mask, boxes_in_crop, mask_in_crop
 
 DETECTOR, SEGMENTER = "fasterrcnn_mobilenet_v3_large_320_fpn", "lraspp_mobilenet_v3_large"
@@ -496,6 +496,27 @@ def test_damaged_cache_is_named_with_a_remedy(tmp_path, content):
     assert str(error.value).endswith(
         "Delete it and run: python feature_analysis.py --calculate-features --features scene"
     )
+
+
+def test_a_cut_cache_is_refused_by_readers_and_made_anew_by_its_writer(tmp_path, images, networks, caplog):
+    cache, _ = scene.ensure_scene_cache(images, tmp_path, SETTINGS)
+    whole = cache.path.read_bytes()
+    for size in (len(whole) - 4096, len(whole) - 1, len(whole) // 2, 150):
+        cache.path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="cannot be read as a scene cache"):
+            load_scene_cache(tmp_path)
+    scene.ensure_scene_cache(images, tmp_path, SETTINGS)
+    assert f"{cache.path} cannot be read as a scene cache" in caplog.text
+    assert "it is made anew" in caplog.text
+    assert cache.path.read_bytes() == whole
+
+
+def test_a_cache_that_breaks_while_it_is_read_is_one_message(tmp_path, images, networks):
+    cache, _ = scene.ensure_scene_cache(images, tmp_path, SETTINGS)
+    content = cache.path.read_bytes()
+    cache.path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+    with pytest.raises(UserError, match="cannot be read as a scene cache.*Delete it and run"):
+        SceneCache(cache.path).mask("set/0.png")
 
 
 def test_image_that_is_not_there_is_named(tmp_path, images, networks):

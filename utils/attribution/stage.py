@@ -33,6 +33,7 @@ from utils.core.errors import ImageError, UserError
 from utils.core.figures import show_or_say
 from utils.core.files import atomic_path
 from utils.core.log import log
+from utils.core.matrix_files import map_matrix
 from utils.core.names import CAVEAT_COLUMN, DETECTORS, SEGMENTERS, TRAIN
 from utils.core.processes import is_main_rank
 from utils.core.run import Run
@@ -48,6 +49,7 @@ from utils.scenes.networks import SceneSettings, ensure_scene_cache, scene_netwo
 from utils.statistics.clusters import find_clusters
 
 SCRIPT = "model_interpretation_IG"
+AGAIN = f"Make it anew with: python {SCRIPT}.py --save --overwrite"
 
 
 @dataclass(frozen=True)
@@ -215,12 +217,12 @@ def merge(
     else:
         numbers = result.frame()
         result.write_matrix("maps", matrix)
-    maps = np.load(matrix, mmap_mode="r")
+    maps = map_matrix(matrix, AGAIN, 3)
     frame = numbers.merge(images, on="image_id", validate="one_to_one")
     if not len(maps) == len(numbers) == len(frame):
         raise UserError(
             f"{matrix} holds {len(maps)} maps and {table} {len(numbers)} rows, which do not belong together. "
-            f"Do both again with: python {SCRIPT}.py --save --overwrite"
+            + AGAIN
         )
     frame = pd.concat([frame, region_frame(frame["image_id"], maps, cache, run.args.min_score)], axis=1)
     run.write_table(frame[[column.name for column in TABLES["ig"].columns]], "ig", model)
@@ -336,7 +338,7 @@ def compare_baselines(
         numbers = read_csv(rows, text_columns=["image_id"])
         failed = int((numbers["converged"].astype(str) != "True").sum())
         log.info("Baseline %s: %d maps, %d of them not within the tolerance.", baseline, len(numbers), failed)
-        found[baseline] = (numbers["image_id"].tolist(), np.load(matrix, mmap_mode="r"))
+        found[baseline] = (numbers["image_id"].tolist(), map_matrix(matrix, AGAIN, 3))
         common &= set(numbers["image_id"])
     names = sorted(common)
     aligned = {

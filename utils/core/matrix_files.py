@@ -79,7 +79,8 @@ def map_matrix(path: Path, remedy: str, dimensions: int | None = None) -> np.nda
         raise UserError(f"{path} is missing. {remedy}") from None
     except (ValueError, EOFError, IsADirectoryError) as error:
         raise UserError(
-            f"{path} cannot be read as a matrix: it is cut short, or is no .npy file ({error}). {remedy}"
+            f"{path} cannot be read as a matrix: it has {path.stat().st_size:,} bytes and is cut short, or is no .npy file "
+            f"({error}). {remedy}"
         ) from None
     if not isinstance(matrix, np.ndarray) or (dimensions is not None and matrix.ndim != dimensions):
         found = f"one of shape {matrix.shape}" if isinstance(matrix, np.ndarray) else "an archive"

@@ -312,12 +312,35 @@ class _Reading:
     executor: str
 
 
-def _say_what_is_done_again(name: str, reasons: dict[str, str]) -> None:
+def _job_digest(folder: Path, manifest: dict[str, Any]) -> str:
+    """Digest what a shard's numbers hang on besides its pictures."""
+    return combined_digest([(folder.name, ""), (json.dumps(manifest["settings"], sort_keys=True), "")])
+
+
+def _why_each_unfinished(
+    folder: Path, manifest: dict[str, Any], parts: dict[int, "pd.DataFrame"], digests: FileDigests, load: Load
+) -> dict[int, str | None]:
+    """Say of each shard, by number, why it has to be done (see `_why_unfinished`), and log what is done again."""
+    job, merged = _job_digest(folder, manifest), merged_of(folder, manifest)
+    reasons = {
+        number: _why_unfinished(shard_path(folder, number), number, part, job, merged, digests, load)
+        for number, part in parts.items()
+    }
+    _say_what_is_done_again(folder, reasons)
+    return reasons
+
+
+def _say_what_is_done_again(folder: Path, reasons: dict[int, str | None]) -> None:
     """Say in a line of each kind which finished shards are done again, and why."""
+    name = folder.name
     damaged = [
-        f"{shard}: {why.removeprefix('damaged: ')}" for shard, why in reasons.items() if "damaged: " in why
+        f"{shard_path(folder, number).name}: {why.removeprefix('damaged: ')}"
+        for number, why in reasons.items()
+        if why and why.startswith("damaged: ")
     ]
-    changed = [why.removeprefix("changed: ") for why in reasons.values() if "changed: " in why]
+    changed = [
+        why.removeprefix("changed: ") for why in reasons.values() if why and why.startswith("changed: ")
+    ]
     if damaged:
         log.warning(
             "%s: %d shards are damaged or lack something and are done again (%s).",
@@ -348,19 +371,12 @@ def _finish_shards(
     from tqdm import tqdm
 
     digests = file_digests(folder.parent.parent)
-    job = combined_digest([(folder.name, ""), (json.dumps(manifest["settings"], sort_keys=True), "")])
     own = {
         number: images.iloc[number * size : (number + 1) * size]
         for number in range(rank(), -(-len(images) // size), world_size())
     }
-    merged, reasons = merged_of(folder, manifest), {}
-    for number, part in own.items():
-        shard = shard_path(folder, number)
-        reasons[number] = _why_unfinished(shard, number, part, job, merged, digests, reading.load)
+    reasons = _why_each_unfinished(folder, manifest, own, digests, reading.load)
     pending = {number: part for number, part in own.items() if reasons[number]}
-    _say_what_is_done_again(
-        folder.name, {shard_path(folder, n).name: why for n, why in reasons.items() if why}
-    )
     paths = [str(path) for part in pending.values() for path in part["path"]]
     total = sum(map(len, own.values()))
     if len(pending) < len(own):
@@ -379,7 +395,7 @@ def _finish_shards(
         with bar:
             for number, part in pending.items():
                 shard = _run_shard(part, values, work, reading.batch_size, on_error, digests, bar)
-                shard.write(shard_path(folder, number), job)
+                shard.write(shard_path(folder, number), _job_digest(folder, manifest))
     except BrokenProcessPool:
         raise UserError(
             f"{folder.name}: a worker process was ended from outside, most often for lack of memory. What was "

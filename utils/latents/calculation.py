@@ -142,4 +142,4 @@ def _write_layer(run: Run, encoding: Encoding, layer: str, name: str, result: Sh
 
 
 def _shape(path: Path) -> tuple[int, int]:
-    return np.load(path, mmap_mode="r").shape
+    return np.load(path, mmap_mode="r", allow_pickle=False).shape

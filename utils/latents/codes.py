@@ -21,6 +21,7 @@ import numpy as np
 from models.checkpoints import find_models, list_checkpoints
 from utils.core.caveats import Caveats
 from utils.core.errors import UserError
+from utils.core.matrix_files import map_matrix
 from utils.core.names import LAYERS
 from utils.core.tables import models_with, output_file, read_table
 
@@ -119,14 +120,7 @@ def _open_matrix(path: Path, rows: int, command: str) -> np.ndarray:
     again = f"Write it again with: {command} --overwrite"
     if not path.exists():
         raise UserError(f"{path} is missing. It is written by: {command}")
-    try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        size = path.stat().st_size
-        raise UserError(
-            f"{path} cannot be read as a matrix: it has {size:,} bytes and is cut short, or is no .npy file "
-            f"({error}). {again}"
-        ) from None
+    matrix = map_matrix(path, again)
     if matrix.ndim != 2 or matrix.dtype not in (np.float32, np.float16) or not matrix.shape[1]:
         raise UserError(
             f"{path}: expected a float32 or float16 matrix (images x values), found {matrix.dtype} of shape "

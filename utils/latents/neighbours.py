@@ -18,6 +18,8 @@ How it works, for rows ``a`` and ``b`` after subtracting the mean of all rows:
 """
 
 import math
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +27,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.core.digests import combined_digest
 from utils.core.errors import UserError
 from utils.core.files import atomic_path
 from utils.core.log import log
+from utils.core.shard_files import array_digest
 from utils.latents.neighbour_bounds import DEPTH, Candidates, Codes
 from utils.latents.rows import BLOCK_BYTES
 
@@ -200,6 +204,8 @@ class _Scan:
 class _Partial:
     """A rank's partial result on disk: the state after a number of its rows of tiles."""
 
+    _NAMES = ("best", "crowded", "rows", "columns", "lowers")
+
     def __init__(self, scan: _Scan) -> None:
         self.scan, settings = scan, scan.settings
         if settings.partial_folder is None:
@@ -217,6 +223,9 @@ class _Partial:
             + (settings.world,)
         )
 
+    def _digest(self, arrays: dict[str, np.ndarray]) -> str:
+        return combined_digest((name, array_digest(array)) for name, array in arrays.items())
+
     def path(self, rank: int) -> Path:
         """Return the file of a rank."""
         return self.folder / f"neighbours_{rank:04d}_of_{self.scan.settings.world:04d}.npz"
@@ -225,16 +234,15 @@ class _Partial:
         """Write this rank's state, atomically."""
         state = self.scan.state
         state.tidy()
-        parts = (part.cpu().numpy() for part in state.candidates())
-        names = dict(zip(("rows", "columns", "lowers"), parts, strict=True))
+        parts = [part.cpu().numpy() for part in (state.best, state.crowded, *state.candidates())]
+        arrays = dict(zip(self._NAMES, parts, strict=True))
         with atomic_path(self.path(self.scan.settings.rank)) as temporary:
             np.savez(
                 temporary,
                 key=self.key,
                 done=done,
-                best=state.best.cpu().numpy(),
-                crowded=state.crowded.cpu().numpy(),
-                **names,  # type: ignore[arg-type]  # numpy's stubs take any name for allow_pickle
+                sha256=self._digest(arrays),
+                **arrays,  # type: ignore[arg-type]  # numpy's stubs take any name for allow_pickle
             )
 
     def load(self, rank: int | None = None) -> int:
@@ -244,14 +252,21 @@ class _Partial:
         path = self.path(self.scan.settings.rank if rank is None else rank)
         if not path.exists():
             return 0
-        with np.load(path) as file:
-            if str(file["key"]) != self.key:
-                return 0
-            device, state = self.scan.device, self.scan.state
-            names = ("best", "crowded", "rows", "columns", "lowers")
-            saved = {name: torch.from_numpy(file[name]).to(device) for name in names}
-            state.absorb(Candidates(share=state.share, limit=state.limit, used=len(saved["rows"]), **saved))
-            return int(file["done"])
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if str(file["key"]) != self.key:
+                    return 0
+                arrays = {name: file[name] for name in self._NAMES}
+                if str(file["sha256"]) != self._digest(arrays):
+                    raise ValueError("its content is not what was written")
+                done = int(file["done"])
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error, zipfile.BadZipFile) as error:
+            log.warning("%s is damaged (%s); its part of the search is done again.", path, error)
+            return 0
+        state = self.scan.state
+        saved = {name: torch.from_numpy(array).to(self.scan.device) for name, array in arrays.items()}
+        state.absorb(Candidates(share=state.share, limit=state.limit, used=len(saved["rows"]), **saved))
+        return done
 
 
 def _merge_ranks(scan: _Scan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from utils.core.errors import UserError
 from utils.core.files import atomic_path
+from utils.core.schema import mismatch
 from utils.scenes.geometry import (
     Detections,
     box_areas,
@@ -38,7 +39,17 @@ CREATE TABLE pictures (
     distance REAL          -- between the mean CIELAB colours of foreground and background; NULL without either
 ) WITHOUT ROWID;
 """
+_ABOUT_SHAPE = {
+    "settings": {str: object, "weights": str},
+    "digests": [object],
+    "object_names": [str],
+    "segment_names": [str],
+}
 COLUMNS = ("image_id", "sha256", "reason", "height", "width", "objects", "mask", "distance")
+
+
+class DamagedSceneCacheError(UserError):
+    """A file that is no scene cache, or not all of one."""
 
 
 class SceneCache:
@@ -55,22 +66,39 @@ class SceneCache:
         skipped: by image id, why a picture could not be read.
 
     Raises:
-        UserError: the file is damaged or not a scene cache.
+        DamagedSceneCacheError: the file is damaged or not a scene cache.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
             self._file = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
-            about = self._file.execute("SELECT name, value FROM about")
+            about = self._query("SELECT name, value FROM about")
             self.about: dict[str, Any] = {name: json.loads(value) for name, value in about}
-            rows = self._file.execute("SELECT image_id, sha256, reason FROM pictures").fetchall()
+            rows = list(self._query("SELECT image_id, sha256, reason FROM pictures"))
+            ((pages,), (page_bytes,)) = *self._query("PRAGMA page_count"), *self._query("PRAGMA page_size")
         except (sqlite3.Error, ValueError) as error:
-            raise UserError(
-                f"{path} cannot be read as a scene cache ({error}). Delete it and run: {_CACHE_COMMAND}"
-            ) from None
+            raise self._damaged(error) from None
+        if (
+            pages * page_bytes != self.path.stat().st_size
+        ):  # SQLite itself finds out only where something is missing
+            raise self._damaged("it is cut short")
+        wrong = mismatch(self.about, _ABOUT_SHAPE)
+        if wrong:
+            raise self._damaged(wrong)
         self.known: dict[str, str] = {name: sha256 for name, sha256, _ in rows}
         self.skipped: dict[str, str] = {name: reason for name, _, reason in rows if reason is not None}
+
+    def _damaged(self, why: object) -> DamagedSceneCacheError:
+        return DamagedSceneCacheError(
+            f"{self.path} cannot be read as a scene cache ({why}). Delete it and run: {_CACHE_COMMAND}"
+        )
+
+    def _query(self, text: str, values: tuple = ()) -> Iterator[tuple]:
+        try:
+            yield from self._file.execute(text, values)
+        except sqlite3.Error as error:
+            raise self._damaged(error) from None
 
     @property
     def image_ids(self) -> list[str]:
@@ -100,7 +128,7 @@ class SceneCache:
 
     def rows(self) -> Iterable[tuple]:
         """Yield all rows in the order of `COLUMNS`, by image id."""
-        return self._file.execute(f"SELECT {', '.join(COLUMNS)} FROM pictures ORDER BY image_id")
+        return self._query(f"SELECT {', '.join(COLUMNS)} FROM pictures ORDER BY image_id")
 
     def size(self, image_id: str) -> tuple[int, int]:
         """Height and width of the picture as the networks saw it (long side at most 1,024 px)."""
@@ -165,7 +193,7 @@ class SceneCache:
         if image_id not in self:
             raise KeyError(f"{image_id} is not in the scene cache ({len(self)} images)")
         query = f"SELECT {', '.join(columns)} FROM pictures WHERE image_id = ?"
-        return self._file.execute(query, (image_id,)).fetchone()
+        return next(iter(self._query(query, (image_id,))))
 
 
 def check_min_score(min_score: float) -> None:

@@ -23,7 +23,14 @@ from utils.core.errors import UserError
 from utils.core.log import log
 from utils.core.shards import Batch, NoReadableImageError, ShardedResult
 from utils.data.pixels import bounded, read_pixels
-from utils.scenes.cache import COLUMNS, SCORE_FLOOR, SceneCache, cache_path, write_scene_cache
+from utils.scenes.cache import (
+    COLUMNS,
+    SCORE_FLOOR,
+    DamagedSceneCacheError,
+    SceneCache,
+    cache_path,
+    write_scene_cache,
+)
 from utils.scenes.geometry import foreground_background_distance
 
 if TYPE_CHECKING:
@@ -245,7 +252,11 @@ def ensure_scene_cache(
     from utils.core.processes import is_main_rank
 
     path = cache_path(output_path, settings.detector, settings.segmenter)
-    cache = SceneCache(path) if path.exists() and not settings.overwrite else None
+    try:
+        cache = SceneCache(path) if path.exists() and not settings.overwrite else None
+    except DamagedSceneCacheError as error:
+        log.warning("%s; it is made anew.", str(error).partition(". Delete it")[0])
+        cache = None
     if cache is not None and cache.about["settings"] != settings.identity:
         log.info("%s was made with other weights; it is made anew.", path)
         cache = None
