@@ -92,7 +92,21 @@ def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "")
     if frame[CAVEAT_COLUMN].eq("").all():
         frame = frame.drop(columns=CAVEAT_COLUMN)
     with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, encoding="utf-8", lineterminator="\n")
+        frame.to_csv(
+            temporary,
+            index=False,
+            float_format=FLOAT_FORMAT,
+            encoding="utf-8",
+            lineterminator="\n",
+            quoting=_quoting(frame),
+        )
+
+
+def _quoting(frame: "pd.DataFrame") -> int:
+    """Return how cells are put in quotes: where needed, or all where a bare carriage return would end a row unquoted."""
+    texts = frame.select_dtypes(exclude="number")
+    returns = any(texts[name].astype(str).str.contains("\r", regex=False).any() for name in texts.columns)
+    return csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
 
 
 def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFrame":
