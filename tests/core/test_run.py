@@ -286,6 +286,17 @@ def test_skipped_images_are_kept_per_stage(tmp_path):
     assert sorted(zip(table["image_id"], table["stage"], strict=True)) == [("b.jpg", "two"), ("c.jpg", "one")]
 
 
+def test_when_nothing_is_left_out_any_more_all_is_as_if_nothing_ever_was(tmp_path):
+    for stage, rows in (("one", [("a.jpg", "empty")]), ("two", []), ("one", [])):
+        with Run(stage, arguments(tmp_path)) as run:
+            run.report_skipped(rows)
+    assert not (tmp_path / "skipped_images.csv").exists()
+    for stage in ("one", "two"):
+        record = json.loads((tmp_path / f"run_{stage}.json").read_text())
+        assert record["outputs"] == []
+        assert record["inputs"] == {}
+
+
 def test_skipped_images_of_every_step_of_a_run_are_kept(tmp_path):
     with Run("one", arguments(tmp_path)) as run:
         run.report_skipped([("a.jpg", "no latent code")])

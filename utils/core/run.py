@@ -273,7 +273,8 @@ class Run:
 
         Args:
             skipped: (image_id or path, reason) pairs. Rows of earlier runs of the same script are replaced; those
-                of earlier calls in this run (another model, another step) stay.
+                of earlier calls in this run (another model, another step) stay. The table is gone when no stage leaves
+                anything out any more.
         """
         import pandas as pd
 
@@ -286,11 +287,13 @@ class Run:
             if old is not None:
                 new = pd.concat([old[old["stage"] != self.script], new], ignore_index=True)
                 new = new.sort_values(["image_id", "stage"], kind="stable")  # whichever stage ran last
-            elif not rows and not path.exists():
+                self._inputs.pop(str(path), None)  # what others left out changes nothing here
+            if new.empty:  # as if nothing had ever been left out
+                path.unlink(missing_ok=True)
                 return
             write_table(new, path, "skipped_images")
-        self.add_output(path)
         if rows:
+            self.add_output(path)
             shown = "; ".join(f"{name}: {reason}" for name, reason in rows[:5])
             more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
             log.warning("%d images were left out (all in %s): %s%s", len(rows), path, shown, more)
