@@ -209,9 +209,9 @@ def test_strips_show_both_ends(study):
         "Reconstructed worst (mse)",
         "Reconstructed best (mse)",
     ]
-    assert [image["value"] for image in strips[0]["images"]][:2] == ["1.000", "0.941"]
-    assert [image["value"] for image in strips[1]["images"]][:2] == ["0.000", "0.059"]
-    assert [image["value"] for image in strips[2]["images"]][:2] == ["1.000", "0.941"]
+    assert [image["value"] for image in strips[0]["images"]][:2] == ["1", "0.941"]
+    assert [image["value"] for image in strips[1]["images"]][:2] == ["0", "0.0588"]
+    assert [image["value"] for image in strips[2]["images"]][:2] == ["1", "0.941"]
     assert strips[0]["images"][0]["href"] == "gallery.html#image=z%2Fa8.jpg"
 
 

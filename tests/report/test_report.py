@@ -19,7 +19,7 @@ from utils.core.files import atomic_path
 from utils.core.run import Run
 from utils.core.tables import output_file, write_table
 from utils.report import sections
-from utils.report.blocks import show, show_p, show_range
+from utils.report.blocks import show, show_p, show_range, table_block, table_row
 from utils.report.report import FIGURES_EMBEDDED, OPTIONAL, SCRIPTS, write_report
 from utils.statistics.correlation_tables import correlation_rows
 
@@ -188,7 +188,7 @@ def test_headline_numbers_are_those_of_the_tables(results: Path) -> None:
 def test_sections_hold_every_loss_predictor_and_feature(results: Path) -> None:
     text = read(results)
     assert text.startswith(
-        " What makes these images memorable 60 images (splits.csv). Last stage ended 2026-01-02 03:05:06 UTC."
+        " What makes these images memorable 60 images. Last stage ended 2026-01-02 03:05:06 UTC."
     )
     assert "8 of 8 stages have run." in text
     losses = pd.read_csv(results / "loss_correlations.csv")
@@ -421,3 +421,31 @@ def test_measures_of_distinctiveness_have_a_table_of_their_own_and_a_word_on_the
     ]
     assert second["text"].startswith("The sign hangs on the measure: by 1 of 2 measures")
     assert not {"centroid", "nearest_euclidean"} & {row["cells"][0]["text"] for row in first["rows"]}
+
+
+def test_without_categories_nothing_is_said_of_them(results: Path) -> None:
+    for path in results.glob("*.csv"):
+        frame = pd.read_csv(path, keep_default_na=False)
+        within = [name for name in frame if "within_category" in name]
+        frame.assign(**dict.fromkeys(within, ""), **({"category": ""} if "category" in frame else {})).to_csv(
+            path, index=False
+        )
+    (results / "run_category_plot.json").unlink()
+    text = read(results)
+    found = re.findall(r".{30}\bcategor.{30}", text.replace("One category, or none known", ""), re.IGNORECASE)
+    assert found == []
+    assert "7 of 7 stages have run." in text
+    assert "Reconstruction error and memorability primary hypothesis" in text
+
+
+def test_columns_and_rows_without_a_number_are_left_out(results: Path) -> None:
+    metrics = pd.read_csv(results / "mlp_metrics.csv")
+    metrics.loc[metrics["metric"] == "mse", ["value", "ci_low", "ci_high"]] = np.nan
+    write(results, "mlp_metrics", metrics)
+    (block,) = sections._prediction(results)
+    assert [row["cells"][0]["text"] for row in block["rows"]] == ["spearman"]
+    table = table_block(
+        "t", [], ["name", "never", "once"], [table_row(["a", "–", "1"]), table_row(["b", "", "–"])]
+    )
+    assert table["header"] == ["name", "once"]
+    assert [[cell["text"] for cell in row["cells"]] for row in table["rows"]] == [["a", "1"], ["b", "–"]]

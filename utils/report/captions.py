@@ -62,8 +62,10 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"loss_forest",
         Caption(
             "Reconstruction error and memorability",
-            "Spearman's ρ of each loss with memorability, with its 95 % interval.",
-            "Right of zero: reconstructed worse, remembered better. An interval that crosses zero shows no direction.",
+            "Spearman's ρ of each loss with memorability and its 95 % interval: over all images, and within "
+            "categories; the rivals that need no network beside them.",
+            "Right of zero: reconstructed worse, remembered better. An interval that crosses zero shows no "
+            "direction.",
             "test_loss",
         ),
     ),
@@ -72,7 +74,8 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         Caption(
             "Picture detail and memorability",
             "Each image by a measure of its detail that needs no network.",
-            "If these clouds lean as those of the losses do, the network may add little.",
+            "A curve that rises to the right: more detail, remembered better. If it rises as the losses' do, the "
+            "network may add little.",
             "rivals",
         ),
     ),
@@ -80,24 +83,28 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"loss_scatter_(?P<model>.+)",
         Caption(
             "Each image: loss and memorability",
-            "One point per image and panel, coloured by category.",
-            "A cloud that rises to the right: reconstructed worse, remembered better. Look whether each colour rises, too.",
+            "One panel per loss, one point per image, and a smooth curve where there are images enough.",
+            "A curve that rises to the right: reconstructed worse, remembered better. Look whether each "
+            "category's rises, too.",
             "test_loss",
         ),
     ),
     (
         r"reliability",
         Caption(
-            "How reliable the scores are",
-            "Scores from one random half of the responses against those from the other.",
-            "The tighter the cloud, the more a measure can explain; its correlation gives the noise ceiling.",
+            "How reliable the scores are, and what is attained",
+            "Scores from one half of the responses against those from the other; and the share of the attainable "
+            "ρ that each loss reaches.",
+            "The tighter the cloud, the more a measure can explain. At 100 % nothing is left that the scores "
+            "could tell.",
         ),
     ),
     (
         r"latent_space_(?P<model>.+)",
         Caption(
             "Map of the latent space",
-            "Each image at the first two principal components of its code.",
+            "Each image at the first two principal components of its code (and by UMAP, where it is installed), "
+            "coloured by category and by memorability.",
             "Near means alike to the network. Two of very many dimensions: distances are only hinted at.",
             "distinctiveness",
         ),
@@ -106,7 +113,7 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"distinctive_images_(?P<model>.+)",
         Caption(
             "Most and least distinctive images",
-            "Images above the image with the nearest code.",
+            "Images above the image with the nearest code, with how many standard deviations they lie apart.",
             "The most distinctive ones resemble not even their nearest neighbour; the least are near-duplicates.",
         ),
     ),
@@ -123,8 +130,9 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"distinctiveness_(?P<model>.+)",
         Caption(
             "Distinctiveness, memorability and error",
-            "Each image by how far its code lies from the nearest other.",
-            "A rising cloud: distinctive images are remembered, or reconstructed, as the axis says.",
+            "Each image by how far its code lies from the nearest other, against memorability and against its "
+            "reconstruction error.",
+            "A rising cloud: what lies apart is remembered, or reconstructed worse, as the axis says.",
             "distinctiveness",
         ),
     ),
@@ -132,15 +140,16 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"latent_layers_(?P<model>.+)",
         Caption(
             "Along the layers",
-            "ρ with memorability, layer by layer, with the band that holds for the whole curve.",
-            "Where the band leaves zero, that layer tells something.",
+            "ρ of distinctiveness, and of a ridge on the codes, with memorability, layer by layer.",
+            "Where the band, which holds for the whole curve, leaves zero, that layer tells something.",
         ),
     ),
     (
         r"category_memorability",
         Caption(
             "Memorability by category",
-            "The distribution of scores in each category.",
+            "Each category's scores: points or density, quartiles, and the mean with its 95 % interval; dashed, "
+            "the mean of all.",
             "Differences between rows are between kinds of pictures, not single ones.",
             "splits",
         ),
@@ -149,7 +158,8 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"category_losses_(?P<model>.+)",
         Caption(
             "Reconstruction error by category",
-            "The distribution of each loss in each category.",
+            "Each category's losses: points or density, quartiles, and the mean with its 95 % interval; dashed, "
+            "the mean of all.",
             "A category that is high here and in memorability makes an overall ρ without any effect within.",
             "test_loss",
         ),
@@ -158,7 +168,7 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"category_distinctiveness_(?P<model>.+)",
         Caption(
             "Distinctiveness by category",
-            "The distribution of distinctiveness in each category.",
+            "Each category's distinctiveness: points or density, quartiles, and the mean with its 95 % interval.",
             "High: images of this category lie apart from all others.",
             "distinctiveness",
         ),
@@ -167,17 +177,20 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"category_rho_(?P<model>.+)",
         Caption(
             "ρ within each category",
-            "Spearman's ρ of each measure with memorability, category by category.",
-            "Red or blue throughout a row: the relation holds in each kind of picture. Empty: too few images.",
+            "Spearman's ρ of each measure with memorability and its interval, category by category, beside that "
+            "of all images.",
+            "Intervals on one side of zero in every row: the relation holds in each kind of picture. Rows without"
+            " one have too few images.",
             "test_loss",
         ),
     ),
     (
         r"category_scatter_(?P<model>.+)",
         Caption(
-            "Loss and memorability, category by category",
-            "One panel per category, one point per image.",
-            "Look whether each panel leans the same way.",
+            "Each measure and memorability, by category",
+            "One panel per measure, one point per image, coloured by category.",
+            "Look whether each colour leans the same way; if only the colours as wholes do, it is a difference "
+            "between categories.",
             "test_loss",
         ),
     ),
@@ -203,7 +216,7 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"mlp_learning_(?P<model>.+)",
         Caption(
             "Learning curve",
-            "Training and validation loss over the epochs; the kept epoch is marked.",
+            "Loss on the training and validation split, and the validation correlation, over the epochs.",
             "Where validation rises while training falls, the head memorises.",
         ),
     ),
@@ -220,7 +233,8 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         Caption(
             "Above or below the median",
             "ROC and precision-recall curve for telling the more memorable half.",
-            "The further above the diagonal (or the base rate), the better; the band is wide where images are few.",
+            "The further above the diagonal (or the base rate), the better; the band is wide where images are "
+            "few.",
         ),
     ),
     (
@@ -235,31 +249,23 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"mlp_misses_(?P<model>.+)",
         Caption(
             "Largest misses",
-            "Test images whose score was predicted much too high or much too low.",
+            "Test images whose score was predicted furthest too low and too high.",
             "What they share is what the head does not see.",
-        ),
-    ),
-    (
-        r"mlp_layers_(?P<model>.+)",
-        Caption(
-            "Prediction by layer",
-            "Test correlation of predictions from each layer.",
-            "Higher is better; compare with the ceiling.",
         ),
     ),
     (
         r"ig/(?P<model>.+)_most_memorable",
         Caption(
-            "Attribution: images predicted most memorable",
-            "Image and attribution map side by side.",
+            "Attribution of the most memorable images",
+            "Image, attribution map and overlay, the highest observed scores first.",
             "Red raises the predicted score, blue lowers it.",
         ),
     ),
     (
         r"ig/(?P<model>.+)_least_memorable",
         Caption(
-            "Attribution: images predicted least memorable",
-            "Image and attribution map side by side.",
+            "Attribution of the least memorable images",
+            "Image, attribution map and overlay, the lowest observed scores first.",
             "Red raises the predicted score, blue lowers it.",
         ),
     ),
@@ -267,8 +273,9 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"ig/(?P<model>.+)_mean_map",
         Caption(
             "Mean attribution map",
-            "Absolute attribution averaged over images.",
-            "A bright middle: predictions rest on the centre of pictures.",
+            "Attribution averaged over images: signed, and in size.",
+            "A bright middle on the right: predictions rest on the centre of pictures. Patches on the left are "
+            "what a few pictures leave.",
             "ig",
         ),
     ),
@@ -276,7 +283,7 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"ig/(?P<model>.+)_picture_(?P<image>.+)",
         Caption(
             "Attribution of one image",
-            "The image and which of its pixels the predicted score rests on.",
+            "The image, which of its pixels the predicted score rests on, and both together.",
             "Red raises the predicted score, blue lowers it.",
         ),
     ),
@@ -284,7 +291,7 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"ig_baselines_(?P<model>.+)",
         Caption(
             "Do maps depend on the baseline?",
-            "Agreement of the maps of one image under two baselines.",
+            "Median agreement over pixels between the maps of one image under two baselines, signed and absolute.",
             "Near 1: the baseline hardly matters.",
         ),
     ),
@@ -292,28 +299,34 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"ig_cascade_(?P<model>.+)",
         Caption(
             "Do maps depend on the weights?",
-            "Agreement with the true maps as layers are shuffled one after another.",
-            "It should fall: a map that survives random weights says nothing about the network.",
+            "Maps of a few images as layers are shuffled one after another from the output down.",
+            "They should dissolve: a map that survives random weights says nothing about the network.",
         ),
     ),
     (
         r"ig_checks_(?P<model>.+)",
         Caption(
-            "Deletion and insertion",
-            "The predicted score as the pixels with most attribution are removed, or brought in.",
-            "The curve should leave that of random pixels.",
+            "Checks of the attributions",
+            "Agreement with maps of shuffled weights; the predicted score as pixels of most attribution are "
+            "removed or brought in, beside random orders.",
+            "Each panel says its verdict; deletion should run lower, insertion higher, than random orders.",
         ),
     ),
     (
         r"ig_(?P<model>.+)",
-        Caption("Attribution", "A summary of the attribution maps.", "See the title.", "ig"),
+        Caption(
+            "Attribution",
+            "A summary of the attribution maps.",
+            "See the title.",
+            "ig",
+        ),
     ),
     (
         r"feature_correlations(?:_.*)?",
         Caption(
             "Image features",
-            "ρ of each feature with memorability and with the attribution measures.",
-            "Far from zero and small q: the feature goes with the target. Many were looked at: exploratory.",
+            "ρ of each feature with memorability with its interval, and within categories; by kind of feature.",
+            "Far from zero and clear of it: the feature goes with memorability. Many were looked at: exploratory.",
             "image_features",
         ),
     ),
@@ -321,7 +334,7 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"feature_clusters(?:_.*)?",
         Caption(
             "Which features go together",
-            "Correlations of the features, ordered so that similar ones stand together.",
+            "Features ordered by how alike they are: their correlations with the targets and with each other.",
             "Blocks are features that say much the same.",
             "image_features",
         ),
@@ -330,7 +343,8 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"feature_model(?:_.*)?",
         Caption(
             "All features together",
-            "How well features, error and distinctiveness predict memorability, each and together.",
+            "How well memorability is predicted from each set of measures in images left out, and which features "
+            "it rests on.",
             "What a combination gains over its parts is what the parts do not share.",
             "image_features",
         ),
@@ -339,7 +353,8 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"feature_commonality(?:_.*)?",
         Caption(
             "Unique and shared",
-            "Share of the variance of ranked memorability that each kind of measure explains alone, or with others.",
+            "Share of the variance of ranked memorability that each kind of measure explains alone, or with "
+            "others.",
             "Unique shares are what only that kind of measure knows.",
             "image_features",
         ),
@@ -348,23 +363,24 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         r"steering_strips_(?P<model>.+)",
         Caption(
             "Steered pictures",
-            "Pictures whose code was moved so that the predicted score changes.",
-            "Left to right: from lowered to raised prediction. Nobody's memory was tested.",
+            "Photographs, their reconstructions, and both moved versions, with predicted scores.",
+            "Compare each moved version with the reconstruction, not the photograph. Nobody's memory was tested.",
         ),
     ),
     (
         r"steering_gains_(?P<model>.+)",
         Caption(
             "What steering gains",
-            "Change in predicted score against change in the picture, with controls.",
-            "Above its controls: more than any change of that size would do.",
+            "Mean gain in predicted score of each method and control with its interval, by the head and by the "
+            "judge.",
+            "Above its controls, by the judge as well: more than any change of that size would do.",
         ),
     ),
     (
         r"steering_features_(?P<model>.+)",
         Caption(
             "What steering changes",
-            "Image features before and after steering.",
+            "Which image features change most when the score is raised, beside what lowering it does.",
             "Away from zero: the feature moved with the score.",
         ),
     ),
@@ -387,12 +403,13 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
 )
 
 
-def caption_of(name: str, counts: dict[tuple[str, str], int]) -> tuple[str, str]:
+def caption_of(name: str, counts: dict[tuple[str, str], int], several: bool) -> tuple[str, str]:
     """Return the title and the caption of a figure.
 
     Args:
         name: Its path in the output folder, with forward slashes.
         counts: Images by (table, model); model empty for tables that exist once.
+        several: Whether figures of several models are about, so that titles have to name theirs.
 
     Returns:
         What it is; and what is seen, how to read it, and how many images are in it where a table says so. A figure that
@@ -403,7 +420,7 @@ def caption_of(name: str, counts: dict[tuple[str, str], int]) -> tuple[str, str]
         match = re.fullmatch(pattern, stem)
         if match:
             model = match.groupdict().get("model") or ""
-            title = f"{caption.title} ({model})" if model else caption.title
+            title = f"{caption.title} ({model})" if model and several else caption.title
             found = [n for (table, of), n in counts.items() if table == caption.table and of in (model, "")]
             found = found or [n for (table, _), n in counts.items() if table == caption.table and not model]
             images = max(found, default=0)

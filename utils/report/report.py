@@ -98,7 +98,7 @@ def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
     sections = [_section(name, output_path, runs.get(name), scores.counts()) for name in names]
     return {
         "title": "What makes these images memorable",
-        "subtitle": _subtitle(output_path, runs),
+        "subtitle": _subtitle(len(scores.ids), runs, SCRIPTS.keys() - {*OPTIONAL, *without}),
         "caveats": list(caveats),
         "banner": _banner(caveats),
         "conclusion": conclusion(found),
@@ -121,16 +121,11 @@ def _banner(caveats: Caveats) -> str:
     return f"{why[:1].upper()}{why[1:]}: the numbers that rest on them show that the code runs, nothing else."
 
 
-def _subtitle(output_path: Path, runs: dict[str, dict]) -> str:
-    """One line: how many images, when."""
+def _subtitle(images: int, runs: dict[str, dict], stages: set[str]) -> str:
+    """One line: how many images, when, how much of the study."""
     ended = max(run.get("ended") or "" for run in runs.values())
-    splits = output_file(output_path, "splits")
-    images = f"{len(read_table(splits, 'splits')):,} images (splits.csv). " if splits.exists() else ""
     ended = ended.replace("T", " ").removesuffix("+00:00")
-    stages = SCRIPTS.keys() - set(OPTIONAL)
-    return (
-        f"{images}Last stage ended {ended} UTC. {len(stages & runs.keys())} of {len(stages)} stages have run."
-    )
+    return f"{images:,} images. Last stage ended {ended} UTC. {len(stages & runs.keys())} of {len(stages)} stages have run."
 
 
 def _section(
@@ -205,7 +200,9 @@ def _figure(path: Path, output_path: Path, counts: dict[tuple[str, str], int]) -
     _, kind, content = encoded[0] if encoded[0][0] < 2 * encoded[1][0] else encoded[1]
     name = path.relative_to(output_path).as_posix()
     data = f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode('ascii')}"
-    title, caption = caption_of(name, counts)
+    title, caption = caption_of(
+        name, counts, len({model for table, model in counts if table == "test_loss"}) > 1
+    )
     return {
         "data": data,
         "title": title,

@@ -101,10 +101,12 @@ def _evaluation(output_path: Path) -> list[Block]:
     """The correlation of each loss with memorability, and how many losses differ from each other."""
     path = output_file(output_path, "loss_correlations")
     frame = read_table(path, "loss_correlations")
-    text = (
-        f"Spearman's ρ with the memorability score; {_resampled(frame)} Within category: the same after ranking inside each "
-        "category, so that a difference between categories cannot pass for an effect."
-    )
+    text = f"Spearman's ρ with the memorability score; {_resampled(frame)}"
+    if frame["rho_within_category"].notna().any():
+        text += (
+            " Within category: the same after ranking inside each category, so that a difference between categories cannot "
+            "pass for an effect."
+        )
     measures = list(frame.loc[frame["model"] != RIVAL_MODEL, "measure"]) or list(frame["measure"])
     headline = HEADLINE_LOSS if HEADLINE_LOSS in measures or not measures else measures[0]
     blocks = [
@@ -208,7 +210,7 @@ def _prediction(output_path: Path) -> list[Block]:
         values = {(row["predictor"], row["metric"]): row for _, row in rows.iterrows()}
         table = [
             table_row([metric, *(_metric_cell(values.get((name, metric)), metric) for name in predictors)])
-            for metric in dict.fromkeys(rows["metric"])
+            for metric in dict.fromkeys(rows.loc[rows["value"].notna(), "metric"])
         ]
         title = f"What predicts the scores of the {rows['n'].max()} test images: latent codes of {model}"
         text = "Below each value its 95 % percentile bootstrap interval. auc to f1: above or below the training median."
@@ -236,7 +238,9 @@ def _attribution(output_path: Path) -> list[Block]:
         path = output_file(output_path, "ig", model)
         frame = read_table(path, "ig")
         numbers = [
-            column for column in TABLES["ig"].columns if column.kind == "float" and column.name in frame
+            column
+            for column in TABLES["ig"].columns
+            if column.kind == "float" and column.name in frame and frame[column.name].notna().any()
         ]
         rows = [
             table_row(

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from utils.core.names import HEADLINE_LOSS, LOSSES
-from utils.report.blocks import show
 from utils.report.gallery import GALLERY_FILE, GALLERY_FOLDER
 from utils.report.gallery_data import ImageScores
 from utils.report.gallery_pictures import picture_name
@@ -64,7 +63,7 @@ def _image(output_path: Path, image_id: str, row: int, value: float, pair: dict[
     link = urlencode({"image": image_id}, errors="surrogateescape")
     return {
         "id": image_id,
-        "value": show(value, 3),
+        "value": f"{value:.3g}",
         "data": f"data:image/jpeg;base64,{data}",
         "href": f"{GALLERY_FILE}#{link}",
     }
