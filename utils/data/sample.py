@@ -276,7 +276,7 @@ def _write_crop(
     root: Path, source: Source, number: int, taken: list, rng: np.random.Generator
 ) -> tuple[dict, tuple[float, float]]:
     """Cut one window, save it as a JPEG, and return its table row (scores still missing) and measures."""
-    with Image.open(find_photograph(source.package, source.file)) as opened:
+    with Image.open(find_photograph(source.package, source.file), formats=["JPEG", "PNG"]) as opened:
         photograph = opened.convert("RGB")
     window = _choose_window(photograph.size, source, taken, rng)
     mirrored = bool(rng.integers(2))

@@ -199,17 +199,21 @@ def encoder_pixels(path: Path | str | FileContent, preprocessing: Preprocessing)
     return np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
 
 
-def picture_reader(network: torch.nn.Module, image_size: int) -> Callable[[str], NDArray[np.float32]]:
+def picture_reader(
+    network: torch.nn.Module, image_size: int, draft: bool = False
+) -> Callable[[str], NDArray[np.float32]]:
     """Return what reads pictures for a network of encoder and head, as its encoder was trained to see them.
 
     Args:
         network: A :class:`models.score_network.ScoreNetwork`.
         image_size: Side of the square in pixels, for the autoencoder.
+        draft: Whether large JPEGs may be decoded reduced, for the autoencoder; see
+            :func:`utils.data.images.load_pixels`.
     """
     encoder = getattr(network, "encoder", None)
     if isinstance(encoder, LayerCodes):
         return partial(encoder_pixels, preprocessing=encoder.encoder.preprocessing)
-    return partial(load_pixels, size=image_size)
+    return partial(load_pixels, size=image_size, draft=draft)
 
 
 # What makes an encoder again, so that a later stage can lead a score back to the pixels: beside its codes.

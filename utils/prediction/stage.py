@@ -447,7 +447,7 @@ def predict(run: Run, args: Namespace) -> tuple[Predictor, list[str]] | None:
     run.note_caveats(predictor.meta.get("caveats", []))
     result = score_files(
         predictor, files, args.output_path, batch_size=args.batch_size, workers=args.workers,
-        on_error=args.on_error, overwrite=args.overwrite,
+        on_error=args.on_error, overwrite=args.overwrite, draft=not args.full_decode,
     )  # fmt: skip
     if not is_main_rank():
         return None

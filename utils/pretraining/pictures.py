@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from utils.core.errors import ImageError, UserError
-from utils.data.images import list_images, read_rgb
+from utils.data.images import list_images, picture_size, read_rgb
 
 if TYPE_CHECKING:
     pass
@@ -49,14 +49,10 @@ def leave_out_small(images: pd.DataFrame, size: int) -> tuple[pd.DataFrame, list
     skipped = []
     for image_id, path in zip(images["image_id"], images["path"], strict=True):
         try:
-            with Image.open(path) as picture:
-                width, height = picture.size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            try:
-                width, height = read_rgb(path).size  # which says what is the matter
-            except ImageError as error:
-                skipped.append((str(image_id), error.reason))
-                continue
+            width, height = picture_size(path)
+        except ImageError as error:
+            skipped.append((str(image_id), error.reason))
+            continue
         if min(width, height) < size:
             skipped.append((str(image_id), f"{width} x {height} px is smaller than the crop of {size} px"))
     kept = ~images["image_id"].isin([name for name, _ in skipped])

@@ -186,7 +186,7 @@ def _figure(path: Path, output_path: Path, counts: dict[tuple[str, str], int]) -
     """Embed one picture, reduced to what a page needs."""
     from PIL import Image
 
-    with Image.open(path) as opened:
+    with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as opened:
         image = opened.convert("RGB")
     if image.width > MAX_FIGURE_PX:
         height = round(image.height * MAX_FIGURE_PX / image.width)

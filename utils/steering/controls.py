@@ -78,7 +78,7 @@ def to_unit_range(pixels: np.ndarray) -> np.ndarray:
 def _jpeg(pixels: np.ndarray) -> np.ndarray:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="JPEG", quality=JPEG_QUALITY)
-    return np.asarray(Image.open(stream).convert("RGB"))
+    return np.asarray(Image.open(stream, formats=["JPEG"]).convert("RGB"))
 
 
 def _shifted(pixels: np.ndarray) -> np.ndarray:

@@ -114,7 +114,9 @@ def _show(axis: Axes, picture: np.ndarray | Path | str, text: str) -> None:
     if isinstance(picture, str):
         axis.text(0.5, 0.5, picture, ha="center", va="center", fontsize=8, color=NEUTRAL)
     else:
-        axis.imshow(np.asarray(Image.open(picture)) if isinstance(picture, Path) else picture)
+        axis.imshow(
+            np.asarray(Image.open(picture, formats=["PNG"])) if isinstance(picture, Path) else picture
+        )
     axis.text(0.5, -0.04, text, transform=axis.transAxes, ha="center", va="top", fontsize=8)
 
 

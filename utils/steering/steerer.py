@@ -258,7 +258,7 @@ class Steerer:
 
     def _compare(self, measured: list[dict], pictures: list[np.ndarray], before: list[dict]) -> None:
         """Add how much pictures differ from their reconstructions, both read from their files."""
-        starts = [np.asarray(Image.open(self.root / one["picture"])) for one in before]
+        starts = [np.asarray(Image.open(self.root / one["picture"], formats=["PNG"])) for one in before]
         first, second = (
             torch.from_numpy(np.stack([to_unit_range(picture) for picture in side])).to(self.device)
             for side in (starts, pictures)
@@ -279,5 +279,5 @@ def save_and_read(path: Path, image: Tensor) -> np.ndarray:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         Image.fromarray(to_eight_bit(image)).save(temporary, format="PNG")
-    with Image.open(path) as saved:
+    with Image.open(path, formats=["PNG"]) as saved:
         return np.asarray(saved)
