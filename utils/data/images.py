@@ -226,8 +226,10 @@ def _brightest(image: Image.Image) -> float:
 
 def _strip_to_rgb(image: Image.Image, top: float) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, dtype=np.float64)
-        grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
+        values = np.asarray(image)
+        if not np.isfinite(values).all():
+            raise ValueError("it holds values that are no finite numbers")
+        grey = np.clip(values.astype(np.float64) / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
         image = image.convert("RGBA")
