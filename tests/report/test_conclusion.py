@@ -135,6 +135,7 @@ def test_a_sound_study_still_has_its_weak_point():
 @pytest.mark.parametrize(("changes", "expected"), [
     ({"caveats": Caveats([SAMPLE_CAVEAT])}, "The scores are planted"),
     ({"caveats": Caveats([Caveats.random_weights("LPIPS")])}, "Some networks have random weights"),
+    ({"caveats": Caveats([Caveats.edited("splits.csv")])}, "The tables say of themselves: edited by hand: splits.csv."),
     ({"error": Estimate()}, "The primary correlation is not defined"),
     ({"loss": "mse"}, "The hypothesis names lpips-sq, which was not computed; mse stands in for it"),
     ({"error": Estimate(0.1, -0.1, 0.3), "p": 0.4}, "The interval contains zero"),

@@ -106,6 +106,14 @@ def test_unchanged_pictures_are_left_alone_and_changed_ones_made_again(study):
     assert picture.read_bytes() != b"mine"
 
 
+def test_pictures_of_a_model_that_is_gone_are_removed_and_nothing_else(study):
+    gallery(study)
+    (study / "gallery" / "mine").mkdir()
+    (study / f"pairs_{MODEL}.zip").unlink()
+    gallery(study)
+    assert sorted(path.name for path in (study / "gallery").iterdir()) == ["data.js", f"maps_{MODEL}", "mine"]
+
+
 def test_a_killed_run_does_not_leave_half_the_pictures(study, monkeypatch):
     def fail(self, name):
         if name == "000004.jpg":

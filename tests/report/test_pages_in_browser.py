@@ -3,10 +3,14 @@
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from report.gallery_folder import EVIL, HASH, IDS, SCRIPT, write_study
+from PIL import Image
+from report.gallery_folder import EVIL, HASH, IDS, SCRIPT, write, write_study
 from report.test_report import write_results
 
+from utils.report.gallery import write_gallery
+from utils.report.gallery_data import read_scores
 from utils.report.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -162,14 +166,8 @@ def test_the_report_sorts_its_tables_and_enlarges_its_figures(page, study):
 
 
 def test_only_what_is_in_sight_exists(page, tmp_path):
-    import pandas as pd
-    from report.gallery_folder import write
-
     ids = [f"{number:05d}.jpg" for number in range(5000)]
     write(tmp_path, "splits", pd.DataFrame({"image_id": ids, "memorability": 0.5, "split": "test"}))
-    from utils.report.gallery import write_gallery
-    from utils.report.gallery_data import read_scores
-
     write_gallery(tmp_path, read_scores(tmp_path), {})
     page.goto((tmp_path / "gallery.html").as_uri())
     assert page.locator("#count").text_content() == "5,000 images"
@@ -179,3 +177,23 @@ def test_only_what_is_in_sight_exists(page, tmp_path):
     page.keyboard.press("End")
     assert page.locator("a.tile:focus").get_attribute("title") == "04999.jpg"
     assert page.locator("a.tile").count() < 300
+
+
+def test_without_pictures_of_stage_2_the_files_themselves_are_shown_or_a_word(page, tmp_path):
+    folder = tmp_path / "data" / "50% #1"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (40, 20), "red").save(folder / "a?.png")
+    (folder / "b.png").write_bytes(b"no picture")
+    output = tmp_path / "output"
+    ids = ["50% #1/a?.png", "50% #1/b.png", "gone/c.png"]
+    write(output, "splits", pd.DataFrame({"image_id": ids, "memorability": [0.9, 0.8, 0.7], "split": "test"}))
+    runs = {"latent_analysis": {"inputs": {str(folder): {"pictures": 2}}}}
+    write_gallery(output, read_scores(output), runs)
+    page.on("console", lambda message: None)
+    page.goto((output / "gallery.html").as_uri())
+    page.wait_for_function("document.querySelectorAll('.none').length === 2")
+    tiles = page.locator("a.tile")
+    assert tiles.nth(0).locator("img").evaluate("one => one.naturalWidth") == 40
+    tiles.nth(0).click()
+    assert page.locator("#panel figure img").first.evaluate("one => one.className") == "whole"
+    assert not page.locator("#show-label").is_visible()

@@ -299,6 +299,16 @@ def test_caveats_of_any_stage_are_loud(results: Path, caveats: list[str], said: 
     assert text.index("NOT A RESULT") < text.index("What came out")
 
 
+def test_an_edited_table_is_said_without_calling_the_rest_nothing(results: Path) -> None:
+    write_run(results, "mlp_predict", caveats=["edited by hand: splits.csv"])
+    text = read(results)
+    assert (
+        "READ WITH CARE What the stages say of their own numbers: 1 reason edited by hand: splits.csv" in text
+    )
+    assert "NOT A RESULT" not in text
+    assert "The tables say of themselves: edited by hand: splits.csv." in text
+
+
 def test_a_stage_that_has_not_run_is_said(results: Path) -> None:
     (results / "run_mlp_predict.json").unlink()
     text = read(results)

@@ -212,6 +212,7 @@ def weaknesses(found: Findings) -> list[str]:  # long: a list of rules
     """Return what is to be held against the conclusion, the gravest first; never empty."""
     units = _PLURALS.get(found.unit, found.unit)
     said = verdict(found)
+    others = [text for text in found.caveats if not Caveats([text]).forbid_conclusions]
     rules = (
         (
             found.caveats.has_sample,
@@ -230,6 +231,7 @@ def weaknesses(found: Findings) -> list[str]:  # long: a list of rules
             found.loss not in ("", HEADLINE_LOSS),
             f"The hypothesis names {HEADLINE_LOSS}, which was not computed; {found.loss} stands in for it.",
         ),
+        (bool(others), f"The tables say of themselves: {'; '.join(others)}."),
         (
             said == OPEN and found.error.sign == 0,
             "The interval contains zero: more images, of more kinds, would be needed to tell.",

@@ -6,6 +6,7 @@ data are therefore a script, and every picture is a file of its own, of which th
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,7 @@ def write_gallery(output_path: Path, scores: ImageScores, runs: dict[str, dict])
     script = as_script(content, scores.columns)
     with atomic_path(folder / DATA_FILE) as temporary:
         temporary.write_text(script, encoding="ascii")
+    _remove_stale(folder, {one["folder"] for kind in ("pairs", "maps") for one in content[kind]})
     path = output_path / GALLERY_FILE
     about = _size_in_words(folder, content, len(script))
     page = render(
@@ -60,11 +62,13 @@ def write_gallery(output_path: Path, scores: ImageScores, runs: dict[str, dict])
         "gallery",
         data=f"{GALLERY_FOLDER}/{DATA_FILE}",
         caveats=list(scores.caveats),
+        forbidden=scores.caveats.forbid_conclusions,
         missing=scores.missing,
         size=about,
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
+    log.info("Gallery: %s", path)
     return Gallery(path, content["pairs"], about)
 
 
@@ -106,6 +110,13 @@ def _pictures(
             log.warning("The gallery does without these pictures: %s", error)
             scores.missing.append(str(error))
     return made
+
+
+def _remove_stale(folder: Path, used: set[str]) -> None:
+    """Remove pictures that were laid out for a model that is no longer there."""
+    for place in folder.iterdir():
+        if place.name not in used and size_of(place)[0]:
+            shutil.rmtree(place)
 
 
 def _size_in_words(folder: Path, content: dict[str, Any], script: int) -> str:

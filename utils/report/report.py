@@ -113,12 +113,17 @@ def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
     }
 
 
-def _banner(caveats: Caveats) -> str:
-    """Say why the numbers are no result; shown only where there are caveats."""
+def _banner(caveats: Caveats) -> tuple[str, str]:
+    """Say in capitals what the numbers are not, and why; shown only where there are caveats."""
+    if not caveats.forbid_conclusions:
+        return "READ WITH CARE", "What the stages say of their own numbers:"
     planted = "The scores are planted" if caveats.has_sample else ""
     random = "some networks have random weights" if caveats.has_random_weights else ""
     why = " and ".join(part for part in (planted, random) if part)
-    return f"{why[:1].upper()}{why[1:]}: the numbers that rest on them show that the code runs, nothing else."
+    return (
+        "NOT A RESULT ABOUT PEOPLE",
+        f"{why[:1].upper()}{why[1:]}: the numbers that rest on them show that the code runs, nothing else.",
+    )
 
 
 def _subtitle(images: int, runs: dict[str, dict], stages: set[str]) -> str:

@@ -87,26 +87,28 @@
     return folder === undefined ? null : encoded(folder) + "/" + encoded(basename(i));
   }
 
-  // A square with the image, or with one model's reconstruction; a word where there is no picture.
-  function frame(i, side, model = 0) {
+  // A square with the image, or with one model's reconstruction; a word where there is no picture. Where it is large, the
+  // image's own file comes first: cut to its middle square it shows what the network saw, only sharper.
+  function frame(i, side, { model = 0, large = false } = {}) {
     const box = make("span", { className: "frame" });
-    const missing = () => { image.remove(); box.append(make("span", { className: "none", textContent: "no picture" })); };
+    const image = make("img", { alt: "", decoding: "async" });
     const pair = G.pairs[model] ? stored(G.pairs[model], i, ".jpg") : null;
-    const file = side === "image" ? original(i) : null;
-    const image = make("img", { alt: "", decoding: "async", className: pair ? (side === "image" ? "left" : "right") : "whole" });
-    image.onerror = () => {
-      if (pair && file && !image.dataset.again) { image.dataset.again = "1"; image.className = "whole"; image.src = file; }
-      else missing();
+    const sources = [[pair, side === "image" ? "left" : "right"], [side === "image" ? original(i) : null, "whole"]].filter(([address]) => address);
+    if (large) sources.reverse();
+    const next = () => {
+      const source = sources.shift();
+      if (source) [image.src, image.className] = source;
+      else image.replaceWith(make("span", { className: "none", textContent: "no picture" }));
     };
+    image.onerror = next;
     box.append(image);
-    if (pair || file) image.src = pair || file;
-    else missing();
+    next();
     return box;
   }
 
   // ------------------------------------------------------------------------------------------- state
 
-  const state = { query: "", sort: columns.has("memorability") ? "memorability" : "name", descending: true, category: "", split: "", show: "image", view: "grid" };
+  const state = { query: "", sort: columns.has("memorability") ? "memorability" : "name", descending: columns.has("memorability"), category: "", split: "", show: "image", view: "grid" };
   const starts = { ...state };
   let order = [];
 
@@ -324,21 +326,21 @@
 
   function pictures(i) {
     const box = make("div", { className: "pictures" });
-    const seen = frame(i, "image");
+    const seen = frame(i, "image", { large: true });
     seen.querySelector("img")?.setAttribute("alt", `The image ${G.ids[i]}`);
     const file = original(i);
     box.append(figureOf(seen, "Image", file ? make("a", { href: file, target: "_blank", textContent: "the file itself, whole" }) : "as the network sees it"));
     const several = G.pairs.length > 1;
     G.pairs.forEach((pair, k) => {
       if (stored(pair, i, ".jpg") === null) return;
-      const remade = frame(i, "reconstruction", k);
+      const remade = frame(i, "reconstruction", { model: k });
       remade.querySelector("img")?.setAttribute("alt", `Reconstruction of ${G.ids[i]} by ${pair.model}`);
       box.append(figureOf(remade, "Reconstruction", several ? pair.model : "what the autoencoder made of it"));
     });
     for (const map of G.maps) {
       const address = stored(map, i, ".png");
       if (address === null) continue;
-      const under = frame(i, "image");
+      const under = frame(i, "image", { large: true });
       under.classList.add("dimmed");
       const over = make("img", { className: "map", src: address, alt: `Attribution map of ${G.ids[i]}` });
       over.onerror = () => over.remove();
@@ -354,7 +356,7 @@
       const other = nearest[i];
       if (other < 0) continue;
       const said = `${basename(other)}${Object.keys(G.nearest).length > 1 ? `; by ${model}` : ""}`;
-      box.append(figureOf(linkTo(other, frame(other, "image")), "Nearest neighbour", said));
+      box.append(figureOf(linkTo(other, frame(other, "image", { large: true })), "Nearest neighbour", said));
     }
     return box;
   }
