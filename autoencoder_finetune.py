@@ -166,10 +166,10 @@ def main(args: argparse.Namespace) -> None:
             name = model_name(settings, args.arch, alone=len(todo) == 1, width=args.width)
             path = args.output_path / f"{name}.pth"
             with run.one_model():
-                wanted, unreadable = stage.train_one(args, run, images, settings, path, start)
+                identity, unreadable = stage.train_one(args, run, images, settings, path, start)
             skipped += unreadable
             if settings.recipe == "released":
-                start = (path, wanted)  # carried on into the next, as the released scripts do
+                start = (path, *identity)  # carried on into the next, as the released scripts do
         run.report_skipped(skipped)
         run.count(images=len(images), models=len(todo))
 

@@ -22,16 +22,15 @@ from utils.core.digests import FileDigests
 from utils.core.errors import ImageError, UserError
 from utils.core.tables import read_table
 from utils.data.images import load_pixels
+from utils.reconstruction.exposure_tables import exposure_table, training_table
 from utils.reconstruction.finetuning import (
     FineTuner,
     FineTuningSettings,
     Progress,
     exposure_order,
-    exposure_table,
     loss_curve,
     model_name,
     training_fingerprint,
-    training_table,
 )
 from utils.reconstruction.losses import ReconstructionLosses
 
@@ -336,7 +335,7 @@ def stored_images(folder, count=IMAGES):
     return images
 
 
-def test_a_state_is_not_gone_on_with_when_an_exposed_image_was_edited(tmp_path):
+def test_a_state_is_not_gone_on_with_when_an_exposed_image_was_edited(tmp_path, caplog):
     images, seen = stored_images(tmp_path), []
 
     def load(file):
@@ -351,8 +350,11 @@ def test_a_state_is_not_gone_on_with_when_an_exposed_image_was_edited(tmp_path):
     edit_in_place(Path(images["path"][IMAGES - 1]), "777")  # not seen yet
     assert make_tuner(tmp_path, settings, load=load, images=images).run().resumed == 3
     edit_in_place(Path(images["path"][1]), "555")
-    with pytest.raises(UserError, match="other images"):
-        make_tuner(tmp_path, settings, load=load, images=images).run()
+    progress = make_tuner(tmp_path, settings, load=load, images=images).run()
+    assert progress.resumed == 0
+    assert "The images changed since the training was interrupted (a/1.jpg): it starts anew" in caplog.text
+    whole = make_tuner(tmp_path / "fresh", settings, load=load, images=images).run()
+    assert progress.losses == whole.losses
 
 
 def test_what_was_read_is_digested_as_what_is_there(tmp_path):
@@ -493,7 +495,103 @@ def test_script_writes_everything_and_is_up_to_date_afterwards(mini_memcat, tmp_
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_an_edited_picture_or_table_is_noticed_by_its_content(mini_memcat, tmp_path):
+def results(output):
+    """What a run left, by name: all but its records and bookkeeping."""
+    kinds = {".pth", ".csv", ".png", ".pdf"}
+    return {path.name: path.read_bytes() for path in output.iterdir() if path.suffix in kinds}
+
+
+def fresh(data, folder, *more):
+    """What a run into an empty folder leaves."""
+    finetune(data, folder / "fresh", *more)
+    return results(folder / "fresh")
+
+
+THIN = ("--loss", "mse", "--width", 1 / 64)
+
+
+@pytest.mark.parametrize("change", ["replaced", "deleted", "new", "readable"])
+def test_pictures_that_change_come_or_go_are_trained_on_as_in_a_new_run(
+    mini_memcat, tmp_path, caplog, change
+):
+    data, output = shutil.copytree(mini_memcat, tmp_path / "data"), tmp_path / "out"
+    pictures = sorted((data / "MemCat_images").rglob("*.jpg"))
+    away, name = tmp_path / "away.jpg", pictures[3].relative_to(data / "MemCat_images" / "MemCat").as_posix()
+    if change == "new":
+        pictures[3].rename(away)
+    if change == "readable":
+        shutil.copy(pictures[3], away)
+        pictures[3].write_bytes(away.read_bytes()[:300])
+    finetune(data, output, *THIN)
+    if change == "replaced":
+        make_picture(99, 64, 48).save(pictures[3])
+    elif change == "deleted":
+        pictures[3].unlink()
+    else:
+        shutil.move(away, pictures[3])
+    finetune(data, output, *THIN)
+    kind = {"replaced": "changed", "deleted": "gone", "new": "new", "readable": "changed"}[change]
+    assert f"was trained on other images: 1 {kind} (e.g. {name})" in caplog.text
+    expected = fresh(data, tmp_path, *THIN)
+    assert results(output) == expected
+    caplog.clear()
+    finetune(data, output, *THIN)
+    assert "trained anew" not in caplog.text
+
+
+def test_an_image_that_a_better_moment_reads_is_trained_on(mini_memcat, tmp_path, caplog, monkeypatch):
+    """The file is what it was."""
+    victim = sorted((mini_memcat / "MemCat_images").rglob("*.jpg"))[2].name
+    module = "utils.reconstruction.finetune_stage.load_pixels"
+
+    def bad_moment(file, size):
+        if os.fspath(file).endswith(victim):
+            raise ImageError(file, "a bad moment")
+        return load_pixels(file, size)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, bad_moment)
+        finetune(mini_memcat, tmp_path / "out", *THIN)
+        finetune(mini_memcat, tmp_path / "out", *THIN)
+    assert "trained anew" not in caplog.text
+    finetune(mini_memcat, tmp_path / "out", *THIN)
+    assert f"{victim} could not be read then and can be now" in caplog.text
+    assert results(tmp_path / "out") == fresh(mini_memcat, tmp_path, *THIN)
+
+
+@pytest.mark.parametrize("change", ["replaced", "deleted", "other flags"])
+def test_an_interrupted_training_starts_anew_on_other_images(
+    mini_memcat, tmp_path, caplog, monkeypatch, change
+):
+    data, output = shutil.copytree(mini_memcat, tmp_path / "data"), tmp_path / "out"
+    flags, step = (*THIN, "--checkpoint-every", 1), FineTuner._step
+
+    def stop(tuner, indices, pixels):
+        if len(tuner.progress.losses[0]) == 6:
+            raise KeyboardInterrupt
+        return step(tuner, indices, pixels)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FineTuner, "_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(data, output, *flags)
+    (state,) = output.rglob("state.pt")
+    seen = read_weights_file(state)["progress"]["indices"][0][0]
+    picture = sorted((data / "MemCat_images").rglob("*.jpg"))[seen]
+    if change == "other flags":
+        with pytest.raises(UserError, match="state of an unfinished fine-tuning with other settings"):
+            finetune(data, output, *flags, "--limit", 11)
+        return
+    if change == "replaced":
+        make_picture(99).save(picture)
+    else:
+        picture.unlink()
+    finetune(data, output, *flags)
+    assert "it starts anew" in caplog.text
+    assert results(output) == fresh(data, tmp_path, *flags)
+
+
+def test_an_edited_picture_or_table_is_noticed_by_its_content(mini_memcat, tmp_path, caplog):
     data, output = shutil.copytree(mini_memcat, tmp_path / "data"), tmp_path / "out"
     finetune(data, output, "--limit", 2, "--loss", "mse")
     (table,) = output.glob("exposures_*.csv")
@@ -510,8 +608,12 @@ def test_an_edited_picture_or_table_is_noticed_by_its_content(mini_memcat, tmp_p
     content = bytearray(picture.read_bytes())
     content[-20] ^= 1
     edit_in_place(picture, bytes(content))
-    with pytest.raises(UserError, match=r"made otherwise \(other images"):
-        finetune(data, output, "--limit", 2, "--loss", "mse")
+    finetune(data, output, "--limit", 2, "--loss", "mse")
+    assert (
+        "mem_vgg_autoencoder_mse_lr1e-05_bs1_ep1_vgg11.pth was trained on other images: 1 changed (e.g. "
+        in caplog.text
+    )
+    assert results(output) == fresh(data, tmp_path, "--limit", 2, "--loss", "mse")
 
 
 def test_what_a_kill_left_beside_the_state_goes_with_it(mini_memcat, tmp_path):
@@ -721,7 +823,10 @@ def test_killed_for_real_it_ends_with_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: state.pop("progress"), "expected progress in it, found fingerprint, settings, model"),
+        (
+            lambda state: state.pop("progress"),
+            "expected progress in it, found fingerprint, request, settings",
+        ),
         (lambda state: state.update(model=3), "expected named values at model, found a whole number"),
         (
             lambda state: state["progress"].update(losses=None),

@@ -3,10 +3,11 @@
 import itertools
 import shutil
 from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -19,25 +20,35 @@ from models.checkpoints import (
     read_finished,
     save_autoencoder,
 )
-from utils.core.errors import UserError
+from utils.core.digests import combined_digest
+from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.names import TRAIN
+from utils.core.records import read_run
 from utils.core.run import Run
 from utils.core.shards import SHARDS_FOLDER
 from utils.data.dataset import Dataset
 from utils.data.images import load_pixels
 from utils.data.splits import load_splits
+from utils.reconstruction.exposure_tables import exposure_table, training_table
 from utils.reconstruction.finetuning import (
     FineTuner,
     FineTuningSettings,
     Progress,
     differences,
-    exposure_table,
     loss_curve,
     training_fingerprint,
-    training_table,
 )
 from utils.reconstruction.losses import ReconstructionLosses, uses_pretrained
+
+READ_LENGTH = 16  # hexadecimal digits kept of each picture's SHA-256: 64 bits
+
+
+class _Identity(NamedTuple):
+    """What a model is made from: everything but the images' contents, and the same without the images themselves."""
+
+    fingerprint: str
+    request: str
 
 
 def combinations(args: Namespace) -> list[FineTuningSettings]:
@@ -108,21 +119,72 @@ def load_start(args: Namespace, run: Run, path: Path | None) -> tuple[Autoencode
     return model, meta.get("start") or own
 
 
+def data_flags(arguments: dict[str, Any]) -> dict[str, str]:
+    """Return which images a command asked for, as text."""
+    names = ("data_dir", "scores_csv", "score_column", "sample", "limit", "split", "group_column", "split_by")
+    return {name: str(arguments.get(name)) for name in names}
+
+
+def what_changed(before: dict[str, str], now: dict[str, str]) -> str:
+    """Say how images differ from those that a model was trained on; empty where they do not.
+
+    Args:
+        before: What each image's file held then, by image_id (its digest's beginning).
+        now: What it holds now.
+    """
+    found = {
+        "changed": sorted(name for name in before.keys() & now.keys() if before[name] != now[name]),
+        "gone": sorted(before.keys() - now.keys()),
+        "new": sorted(now.keys() - before.keys()),
+    }
+    return ", ".join(f"{len(names)} {kind} (e.g. {names[0]})" for kind, names in found.items() if names)
+
+
 def find_finished(
-    args: Namespace, run: Run, path: Path, settings: FineTuningSettings, wanted: str, images: pd.DataFrame
+    args: Namespace,
+    run: Run,
+    path: Path,
+    settings: FineTuningSettings,
+    identity: _Identity,
+    images: pd.DataFrame,
 ) -> dict[str, Any] | None:
-    """Return the meta of a model that was already trained exactly so; refuse to replace one trained otherwise."""
+    """Return the meta of a model that was already trained exactly so.
+
+    One of other images under the same flags is trained anew, since every exposure hangs on those before it; the old one
+    stands until then. One that was asked for otherwise is not replaced.
+
+    Raises:
+        UserError: The model was made with other settings, or of images that other flags name.
+    """
     if args.overwrite or not path.exists():
         return None
     meta = read_finished(path)
     if meta is None:
         return None
-    if (meta.get("fingerprint"), meta.get("pictures")) != (wanted, run.digests.of_images(images)):
+    earlier = read_run(args.output_path, "autoencoder_finetune") or {}
+    same_flags = data_flags(earlier.get("arguments", {})) == data_flags(vars(args))
+    alike = meta.get("fingerprint") == identity.fingerprint
+    if not alike and not (same_flags and meta.get("request") == identity.request):
         how = differences(meta["settings"], asdict(settings)) if "settings" in meta else "not by this stage"
         raise UserError(
             f"{path} is there already and was made otherwise ({how}). "
             "Train it anew with --overwrite, or use another --output-path."
         )
+    paths = dict(zip(images["image_id"], images["path"], strict=True))
+    changed = "" if alike and meta.get("pictures") == run.digests.of_images(images) else "other images"
+    now = {name: run.digests.of(file)[:READ_LENGTH] for name, file in paths.items()} if changed else {}
+    changed = what_changed(meta.get("read", {}), now) if changed and "read" in meta else changed
+    readable = first_readable(
+        [(name, paths[name]) for name, _ in meta.get("skipped", []) if name in paths], args
+    )
+    if changed or readable:
+        log.warning(
+            "%s was trained on other images: %s. It is trained anew, and stands until that is finished; to keep it, leave "
+            "this stage out (run_pipeline.py --from-stage autoencoder_test).",
+            path,
+            changed or f"{readable} could not be read then and can be now",
+        )
+        return None
     outputs = [args.output_path / name for name in meta.get("outputs", {})]
     if {output.name: run.digests.of(output) for output in outputs} != meta.get("outputs"):
         return None
@@ -131,6 +193,17 @@ def find_finished(
         run.add_output(output)
     log.info("%s: up to date; --overwrite trains it again.", path)
     return meta
+
+
+def first_readable(pictures: Iterable[tuple[str, str]], args: Namespace) -> str | None:
+    """Return the first of some pictures, as (image_id, path), that can be read; None where none can."""
+    for name, path in pictures:
+        try:
+            load_pixels(path, args.image_size)
+        except ImageError:
+            continue
+        return name
+    return None
 
 
 def describe(settings: dict[str, Any]) -> str:
@@ -148,7 +221,7 @@ def save_model(
     path: Path,
     model: Autoencoder,
     settings: FineTuningSettings,
-    wanted: str,
+    identity: _Identity,
     progress: Progress,
     images: pd.DataFrame,
     start: dict[str, Any],
@@ -165,8 +238,10 @@ def save_model(
         image_size=settings.image_size,
         caveats=run.caveats,
         settings=asdict(settings),
-        fingerprint=wanted,
+        fingerprint=identity.fingerprint,
+        request=identity.request,
         pictures=progress.pictures(images),
+        read={name: progress.read[place][0][:READ_LENGTH] for place, name in enumerate(images["image_id"])},
         outputs={table.name: run.digests.of(table) for table in tables},
         start=start,
         exposures=sum(map(len, progress.losses)),
@@ -183,12 +258,16 @@ def train_one(
     settings: FineTuningSettings,
     path: Path,
     start: tuple,
-) -> tuple[str, list[tuple[str, str]]]:
-    """Train one model, or find it finished; return its fingerprint and the images that could not be read."""
-    wanted = training_fingerprint(settings, start[1], images, arch=args.arch, weights=args.weights)
-    finished = find_finished(args, run, path, settings, wanted, images)
+) -> tuple[_Identity, list[tuple[str, str]]]:
+    """Train one model, or find it finished; return its identity and the images that could not be read."""
+    more = {"arch": args.arch, "weights": args.weights}
+    identity = _Identity(
+        training_fingerprint(settings, start[1], images, **more),
+        training_fingerprint(settings, start[-1], images[:0], **more),
+    )
+    finished = find_finished(args, run, path, settings, identity, images)
     if finished is not None:
-        return wanted, finished.get("skipped", [])
+        return identity, finished.get("skipped", [])
     if args.weights == "random" and uses_pretrained([settings.loss]):
         run.note_random(f"{settings.loss} ({', '.join(uses_pretrained([settings.loss]))})")
     losses = ReconstructionLosses([settings.loss], args.weights, run.device, settings.recipe, args.seed)
@@ -209,7 +288,8 @@ def train_one(
         settings,
         losses,
         state,
-        wanted,
+        identity.fingerprint,
+        request=combined_digest([(identity.request, ""), *data_flags(vars(args)).items()]),
         load=partial(load_pixels, size=settings.image_size),
         checkpoint_every=args.checkpoint_every,
         workers=args.workers,
@@ -217,7 +297,7 @@ def train_one(
         digests=run.digests,
     )
     progress = tuner.run()
-    save_model(run, path, model, settings, wanted, progress, images, origin)
+    save_model(run, path, model, settings, identity, progress, images, origin)
     # With all that is in it: a kill while the state was being written leaves its temporary file.
     shutil.rmtree(state.parent, ignore_errors=True)
-    return wanted, unreadable(progress, images)
+    return identity, unreadable(progress, images)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.core.digests import FileDigests, Seen, combined_digest
-from utils.core.errors import UserError
+from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.schema import check_shape
 
@@ -198,6 +198,8 @@ class FineTuner:
         checkpoint_every: Steps between two saved states.
         workers: Threads that read ahead.
         on_error: ``skip`` or ``fail``, for images that cannot be read.
+        request: What was asked for apart from the images; a state of the same request and other images is of images that
+            came, went or changed since, and is started anew.
         digests: Notes what the images' files held; known to this object alone when left out.
     """
 
@@ -214,6 +216,7 @@ class FineTuner:
         workers: int = 2,
         on_error: str = "skip",
         digests: FileDigests | None = None,
+        request: str = "",
     ) -> None:
         import torch
 
@@ -222,7 +225,7 @@ class FineTuner:
         self.images, self.settings, self.losses = images, settings, losses
         self.state_path, self.fingerprint = state_path, run_fingerprint
         self.load, self.checkpoint_every = load, checkpoint_every
-        self.workers, self.on_error = workers, on_error
+        self.workers, self.on_error, self.request = workers, on_error, request
         self.digests = digests or FileDigests(state_path.parent)
         self.optimizer = torch.optim.Adam(
             model.parameters(), lr=settings.learning_rate, fused=self.device.type in ("cpu", "cuda")
@@ -284,7 +287,6 @@ class FineTuner:
         import numpy as np
         import torch
 
-        from utils.core.errors import ImageError
         from utils.core.shards import read_ahead
 
         size = self.settings.batch_size
@@ -382,6 +384,7 @@ class FineTuner:
             self.state_path,
             {
                 "fingerprint": self.fingerprint,
+                "request": self.request,
                 "settings": asdict(self.settings),
                 "progress": asdict(self.progress),
                 "model": self.model.state_dict(),
@@ -397,7 +400,16 @@ class FineTuner:
             return
         remedy = "The training cannot go on from there; start it anew with --overwrite."
         state = check_shape(read_weights_file(self.state_path, remedy), STATE_SHAPE, self.state_path, remedy)
-        if state["fingerprint"] != self.fingerprint or self._has_changed(state["progress"]["read"]):
+        same_images = state["fingerprint"] == self.fingerprint
+        changed = self._what_changed(state["progress"]) if same_images else "images came or went"
+        if changed and (same_images or (self.request and state.get("request") == self.request)):
+            log.warning(
+                "The images changed since the training was interrupted (%s): it starts anew, since every exposure hangs on "
+                "those before it.",
+                changed,
+            )
+            return
+        if changed:
             raise UserError(
                 f"{self.state_path} is the state of an unfinished fine-tuning with other settings "
                 f"({differences(state['settings'], asdict(self.settings))}). Finish it with those, or start anew "
@@ -409,49 +421,26 @@ class FineTuner:
         self.progress.resumed = sum(map(len, self.progress.losses))
         log.info("Going on after %d exposures (%s)", self.progress.resumed, self.state_path)
 
-    def _has_changed(self, read: dict[int, list[Any]]) -> bool:
-        """Say whether an image holds something else than when it was exposed."""
-        for index, values in read.items():
+    def _what_changed(self, progress: dict[str, Any]) -> str:
+        """Name the first image that holds something else than when it was exposed, or could not be read and can be now."""
+        for index, values in progress["read"].items():
             path, seen = self.images["path"].iloc[index], Seen.of_json(values)
             self.digests.note(path, seen)
             if self.digests.of(path) != seen.digest:
-                return True
-        return False
+                return str(self.images["image_id"].iloc[index])
+        for index in progress["skipped"]:
+            try:
+                self.load(self.images["path"].iloc[index])
+            except ImageError:
+                continue
+            return str(self.images["image_id"].iloc[index])
+        return ""
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Say in words which settings changed between two runs; the fingerprint knew that something did."""
     changed = [f"{name}: {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
     return ", ".join(changed) or "other images, helper weights or weights to start from"
-
-
-def exposure_table(progress: Progress, images: pd.DataFrame) -> pd.DataFrame:
-    """Return ``order, image_id, loss`` of each image's first exposure, in order of exposure."""
-    import pandas as pd
-
-    names = images["image_id"].to_numpy()[progress.indices[0]]
-    return pd.DataFrame({"order": range(len(names)), "image_id": names, "loss": progress.losses[0]})
-
-
-def training_table(progress: Progress) -> pd.DataFrame:
-    """Return a row per epoch: number of images, mean loss, and the means of its two halves."""
-    import numpy as np
-    import pandas as pd
-
-    rows = []
-    for epoch, losses in enumerate(progress.losses, start=1):
-        values = np.asarray(losses)
-        half = len(values) // 2
-        rows.append(
-            {
-                "epoch": epoch,
-                "images": len(values),
-                "loss_mean": values.mean(),
-                "loss_first_half": values[:half].mean() if half else None,
-                "loss_second_half": values[half:].mean(),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def loss_curve(progress: Progress, title: str, loss: str) -> Any:
