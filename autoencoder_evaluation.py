@@ -57,6 +57,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Evaluate the losses, write the tables, draw the figures."""
+    from utils.core.device import keep_freed_memory
     from utils.core.processes import is_main_rank
     from utils.core.run import Run
     from utils.reconstruction import evaluation_stage as stage
@@ -68,6 +69,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("--second-counts belong to --second-score-column COLUMN: name the scores they make.")
     if args.table is not None:
         stage.protect_study(args)
+    keep_freed_memory()
     with Run("autoencoder_evaluation", args) as run:
         losses = stage.read_losses(run, args)
         correlations = stage.loss_correlations(losses, args)

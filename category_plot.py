@@ -48,12 +48,14 @@ def main(args: argparse.Namespace) -> None:
     """Read the tables, draw all figures, show them if asked."""
     from utils.categories.stage import Plotter
     from utils.categories.tables import read_study
+    from utils.core.device import keep_freed_memory
     from utils.core.figures import show_or_say
     from utils.core.processes import is_main_rank
     from utils.core.run import Run
 
     if not is_main_rank():
         return
+    keep_freed_memory()
     with Run("category_plot", args) as run:
         study = read_study(run, args.categories, args.measures)
         plotter = Plotter(args, run, study)

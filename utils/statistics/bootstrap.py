@@ -27,14 +27,12 @@ class Ranking:
         starts: (t,) first position in `order` of each run of tied values, or None where nothing is tied.
         row_to_run: (n,) the run of tied values each row belongs to.
         stratum_first: (g,) first run of each stratum.
-        run_stratum: (t,) the stratum of each run.
     """
 
     order: np.ndarray
     starts: np.ndarray | None
     row_to_run: np.ndarray
     stratum_first: np.ndarray
-    run_stratum: np.ndarray
 
     def centred_ranks(self, counts: np.ndarray) -> np.ndarray:
         """Return the centred mid-ranks of every row in every resample.
@@ -47,26 +45,37 @@ class Ranking:
             float64. With strata the same inside each stratum, divided by the size the stratum has in that
             resample, so that an image weighs the same in a small stratum as in a large one.
         """
-        run_counts = np.take(counts, self.order, axis=1)
-        if self.starts is not None:
-            run_counts = np.add.reduceat(run_counts, self.starts, axis=1)
+        return np.take(self.run_ranks(self.run_sums(counts)), self.row_to_run, axis=1)
+
+    def run_sums(self, values: np.ndarray) -> np.ndarray:
+        """Return (b, n, ...) values of the rows summed over each run of tied values: (b, t, ...), in sorted order."""
+        values = np.take(values, self.order, axis=1)
+        return values if self.starts is None else np.add.reduceat(values, self.starts, axis=1)
+
+    def run_ranks(self, run_counts: np.ndarray) -> np.ndarray:
+        """Return the centred mid-rank that the rows of each run share, as `centred_ranks` does for every row.
+
+        Args:
+            run_counts: (b, t) float64 from `run_sums` of the counts.
+        """
         ranks = np.cumsum(run_counts, axis=1)
         if len(self.stratum_first) == 1:
             size = ranks[:, -1:].copy()
             ranks *= 2
             ranks -= run_counts
             ranks -= size
-            return np.take(ranks, self.row_to_run, axis=1)
-        ends = np.append(self.stratum_first[1:], run_counts.shape[1]) - 1
-        through = ranks[:, ends]
-        before = np.concatenate([np.zeros((len(counts), 1)), through[:, :-1]], axis=1)
+            return ranks
+        first = np.append(self.stratum_first, run_counts.shape[1])
+        through = ranks[:, first[1:] - 1]
+        before = np.concatenate([np.zeros((len(ranks), 1)), through[:, :-1]], axis=1)
         sizes = through - before
         scale = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+        runs = np.diff(first)
         ranks *= 2
         ranks -= run_counts
-        ranks -= (2 * before + sizes)[:, self.run_stratum]
-        ranks *= scale[:, self.run_stratum]
-        return np.take(ranks, self.row_to_run, axis=1)
+        ranks -= np.repeat(2 * before + sizes, runs, axis=1)
+        ranks *= np.repeat(scale, runs, axis=1)
+        return ranks
 
 
 def make_ranking(values: np.ndarray, strata: np.ndarray | None = None) -> Ranking:
@@ -94,7 +103,6 @@ def make_ranking(values: np.ndarray, strata: np.ndarray | None = None) -> Rankin
         starts=None if len(starts) == len(values) else starts,
         row_to_run=row_to_run,
         stratum_first=run_of_position[np.flatnonzero(new_stratum)],
-        run_stratum=codes[order][starts],
     )
 
 
@@ -133,19 +141,24 @@ def rank_correlations(x: list[Ranking], y: list[Ranking], counts: np.ndarray) ->
     Returns:
         (b, t, k) float64 in [-1, 1]; NaN where a column is constant within the resample.
     """
-    weighted = np.empty((len(counts), len(x), counts.shape[1]))
+    # Counts and weighted x ranks lie side by side, so that one look into memory brings both of a row: what a resample
+    # of a million rows costs is the looks.
+    carried = np.empty((*counts.shape, 1 + len(x)))
+    carried[..., 0] = counts
     x_spread = np.empty((len(counts), len(x)))
     for position, ranking in enumerate(x):
         ranks = ranking.centred_ranks(counts)
-        np.multiply(ranks, counts, out=weighted[:, position])
-        x_spread[:, position] = np.einsum("bn,bn->b", weighted[:, position], ranks)
+        weighted = np.multiply(ranks, counts, out=carried[..., 1 + position])
+        x_spread[:, position] = np.einsum("bn,bn->b", weighted, ranks)
     products = np.empty((len(counts), len(x), len(y)))
     spread = np.empty_like(products)
     for position, ranking in enumerate(y):
-        ranks = ranking.centred_ranks(counts)
-        products[:, :, position] = np.einsum("btn,bn->bt", weighted, ranks)
+        sums = ranking.run_sums(carried)
+        run_counts = np.ascontiguousarray(sums[..., 0])
+        ranks = ranking.run_ranks(run_counts)
+        products[:, :, position] = np.einsum("brt,br->bt", sums[..., 1:], ranks)
         ranks *= ranks
-        y_spread = np.einsum("bn,bn->b", ranks, counts)
+        y_spread = np.einsum("br,br->b", ranks, run_counts)
         spread[:, :, position] = np.sqrt(x_spread * y_spread[:, None])
     rho = np.full_like(products, np.nan)
     np.divide(products, spread, out=rho, where=spread > 0)
