@@ -82,15 +82,18 @@ def colourfulness(rgb: np.ndarray) -> float:
     return float(np.hypot(*std.ravel()) + 0.3 * np.hypot(*mean.ravel()))
 
 
-def colour_diversity(lab: np.ndarray) -> float:
+def colour_diversity(planes: Sequence[np.ndarray]) -> float:
     """Shannon entropy (bits) of the LAB histogram in fixed cells; 0 is one colour, larger is more colours.
 
     Args:
-        lab: (H, W, 3) float32, L 0..100, A and B around 0.
+        planes: L 0..100, A and B around 0, (H, W) float32 each: apart, since numpy is several times quicker on those.
     """
-    lightness = np.minimum(lab[..., 0] / LAB_BIN_LIGHTNESS, 9.0).astype(np.int32)
-    chroma = np.rint(lab[..., 1:] / LAB_BIN_CHROMA).astype(np.int32) + 8  # -128..128 to 0..16
-    cells = (lightness * 17 + chroma[..., 0]) * 17 + chroma[..., 1]
+    lightness, *chroma = planes
+    cells = np.minimum(lightness / LAB_BIN_LIGHTNESS, 9.0).astype(np.int32)
+    for plane in chroma:
+        cells *= 17
+        cells += np.rint(plane / LAB_BIN_CHROMA).astype(np.int32)
+        cells += 8  # -128..128 to 0..16
     return entropy_bits(np.bincount(cells.ravel(), minlength=10 * 17 * 17))
 
 
@@ -106,7 +109,8 @@ def colour_features(rgb: np.ndarray) -> dict[str, float]:
     hue_mean, hue_std = np.nan, np.nan
     if chroma.mean(dtype=np.float64) >= MIN_MEAN_CHROMA * (1 - 1e-6):
         hue_mean, hue_std = circular_hue(hsv[..., 0], chroma)
-    contrast = [float(np.subtract(*np.percentile(lab[..., axis], [95, 5]))) for axis in (1, 2)]
+    planes = cv2.split(lab)
+    contrast = [float(np.subtract(*np.percentile(plane, [95, 5]))) for plane in planes[1:]]
     return {
         "lab_l_mean": lab_mean[0],
         "lab_l_std": lab_std[0],
@@ -123,7 +127,7 @@ def colour_features(rgb: np.ndarray) -> dict[str, float]:
         "chroma_contrast_a": contrast[0],
         "chroma_contrast_b": contrast[1],
         "colourfulness": colourfulness(rgb),
-        "colour_diversity": colour_diversity(lab),
+        "colour_diversity": colour_diversity(planes),
     }
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 METRICS = ("euclidean", "cosine")
+_EXACT_BYTES = 512 * 2**10  # of rows in float64 at once: they stay in the processor's cache
 
 
 _Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -299,13 +300,14 @@ def exact_squares(
     Returns:
         (P,) float64; the same pair, in either order and any company, gives the same bits.
     """
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    pairs, back = np.unique(np.stack([low, high], 1), axis=0, return_inverse=True)
-    result = np.empty(len(pairs))
-    step = max(1, (4 * 2**20) // (8 * max(1, matrix.shape[1])))
-    for start in range(0, len(pairs), step):
-        block = pairs[start : start + step]
-        left, right = matrix[block[:, 0]].astype(np.float64), matrix[block[:, 1]].astype(np.float64)
+    keys = np.minimum(first, second) * len(matrix) + np.maximum(first, second)
+    keys, back = np.unique(keys, return_inverse=True)
+    low, high = np.divmod(keys, len(matrix))
+    result = np.empty(len(keys))
+    step = max(1, _EXACT_BYTES // (8 * max(1, matrix.shape[1])))
+    for start in range(0, len(keys), step):
+        block = slice(start, start + step)
+        left, right = (matrix[rows[block]].astype(np.float64) for rows in (low, high))
         if cosine:
             left /= np.sqrt(np.einsum("ij,ij->i", left, left))[:, None]
             right /= np.sqrt(np.einsum("ij,ij->i", right, right))[:, None]
@@ -384,14 +386,23 @@ def _spread_over_duplicates(
     """Give every member its k nearest: copies of itself at distance 0, then its set's neighbours with their copies."""
     by_set = np.argsort(codes.group_of, kind="stable")
     ends = np.searchsorted(codes.group_of[by_set], np.arange(codes.count + 1))
-    copies = [members[by_set[a:b]] for a, b in zip(ends[:-1], ends[1:], strict=True)]
     row, column, square = found
     order = np.argsort(row, kind="stable")
     row, column, square = row[order], column[order], square[order]
     limits = np.searchsorted(row, np.arange(codes.count + 1))
     index, distance = np.full((len(members), k), -1), np.full((len(members), k), np.nan)
-    for own, same in enumerate(copies):
-        span = slice(limits[own], limits[own + 1])
+    # Almost no row has a copy, or a neighbour with one: what was found is the answer as it stands.
+    copied = np.diff(ends) > 1
+    touched = copied.copy()
+    touched[row[copied[column]]] = True
+    plain = ~touched[row]
+    place = np.arange(len(row)) - limits[row]
+    at_plain = np.searchsorted(members, codes.rows[row[plain]])
+    index[at_plain, place[plain]] = codes.rows[column[plain]]
+    distance[at_plain, place[plain]] = square[plain]
+    copies = [members[by_set[a:b]] for a, b in zip(ends[:-1], ends[1:], strict=True)] if touched.any() else []
+    for own in np.flatnonzero(touched):
+        same, span = copies[own], slice(limits[own], limits[own + 1])
         # k + 1 copies of anything are enough, one of them being the row itself
         near = [same[: k + 1], *(copies[j][:k] for j in column[span])]
         ids = np.concatenate(near)
