@@ -16,7 +16,9 @@ from utils.core.names import LOSSES, RECIPES
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the script's parser."""
-    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "batch", "weights")
+    parser = build_parser(
+        __doc__ or "", "data", "output", "models", "compute", "precision", "batch", "weights"
+    )
     group = parser.add_argument_group("losses")
     group.add_argument(
         "--losses",
@@ -50,6 +52,7 @@ def main(args: argparse.Namespace) -> None:
     from models.autoencoder import check_image_size
     from models.checkpoints import find_models, load_autoencoder
     from utils.core.device import full_float32, keep_freed_memory
+    from utils.core.precision import settle_precision
     from utils.core.processes import is_main_rank
     from utils.core.run import Run
     from utils.data.dataset import load_dataset
@@ -62,6 +65,7 @@ def main(args: argparse.Namespace) -> None:
     keep_freed_memory()
     full_float32()
     with Run("autoencoder_test", args) as run:
+        settle_precision(args, run, args.losses)
         models = find_models(args)
         dataset = load_dataset(args)
         dataset.note_on(run)

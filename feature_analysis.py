@@ -19,7 +19,16 @@ from utils.core.names import DEFAULT_IMAGE_SIZE
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser: the shared flags, what to do, which features, and how they are judged."""
     parser = build_parser(
-        __doc__ or "", "data", "output", "models", "processing", "cluster", "batch", "weights", "scenes"
+        __doc__ or "",
+        "data",
+        "output",
+        "models",
+        "processing",
+        "precision",
+        "cluster",
+        "batch",
+        "weights",
+        "scenes",
     )
     what = parser.add_argument_group("what to do (both, if neither is given)")
     what.add_argument("--calculate-features", action="store_true", help="compute the features of each image")
@@ -49,7 +58,11 @@ def get_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--crop-size", type=positive_int, default=DEFAULT_IMAGE_SIZE, metavar="PX", help="side of that crop"
     )
-    how = parser.add_argument_group("evaluation")
+    _add_evaluation_flags(parser.add_argument_group("evaluation"))
+    return parser
+
+
+def _add_evaluation_flags(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--resamples", type=positive_int, default=1000, help="bootstrap resamples of the images")
     how.add_argument("--folds", type=positive_int, default=5, help="folds of the model of memorability")
     how.add_argument(
@@ -58,7 +71,6 @@ def get_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--permutations", type=positive_int, default=499, help="permutations of whole clusters behind each p"
     )
-    return parser
 
 
 def main(args: argparse.Namespace) -> None:

@@ -23,7 +23,9 @@ from utils.core.names import POOLS
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the script's parser."""
-    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "cluster", "batch")
+    parser = build_parser(
+        __doc__ or "", "data", "output", "models", "compute", "precision", "cluster", "batch"
+    )
     parser.add_argument("--calculate-latents", action="store_true", help="encode the images")
     parser.add_argument(
         "--distinctiveness-analysis",
@@ -140,6 +142,7 @@ def main(args: argparse.Namespace) -> None:
     """Calculate latent codes, analyse their distinctiveness, or both."""
     from utils.core.device import full_float32
     from utils.core.run import Run
+    from utils.latents.calculation import settle_latent_precision
     from utils.latents.gather import gather_codes
     from utils.latents.stage import analyse_code_sets
     from utils.prediction.layer_sweep import sweep_models
@@ -148,6 +151,7 @@ def main(args: argparse.Namespace) -> None:
         args.calculate_latents = args.distinctiveness_analysis = True
     full_float32()
     with Run("latent_analysis", args) as run:
+        settle_latent_precision(args, run)
         dataset, sets = gather_codes(args, run)
         run.count(models=len({codes.stem for codes in sets}))
         if args.distinctiveness_analysis:

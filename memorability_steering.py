@@ -14,11 +14,12 @@ import argparse
 from utils.core.cli import build_parser, non_negative_int, positive_float, positive_int, run_script
 
 DEFAULT_IMAGES = 32
+GROUPS = ("data", "output", "models", "compute", "precision", "cluster", "batch", "weights")
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the script's parser."""
-    parser = build_parser(__doc__ or "", "data", "output", "models", "compute", "cluster", "batch", "weights")
+    parser = build_parser(__doc__ or "", *GROUPS)
     parser.set_defaults(limit=DEFAULT_IMAGES)
     moves = parser.add_argument_group("moves (--limit counts images of the split)")
     moves.add_argument(
@@ -74,6 +75,7 @@ def main(args: argparse.Namespace) -> None:
     from models.autoencoder import check_image_size
     from models.checkpoints import find_models
     from utils.core.device import full_float32, keep_freed_memory
+    from utils.core.precision import refuse_reduced_precision
     from utils.core.processes import is_main_rank
     from utils.core.run import Run
     from utils.steering import stage
@@ -83,6 +85,7 @@ def main(args: argparse.Namespace) -> None:
     stage.check_budgets(args)
     keep_freed_memory()
     full_float32()
+    refuse_reduced_precision(args, "Moves", "they follow gradients, and budgets are met to the last digit")
     with Run("memorability_steering", args) as run:
         checkpoint = find_models(args, several=False)[0]
         study = stage.prepare_study(run, args, checkpoint)

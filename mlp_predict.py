@@ -30,7 +30,7 @@ def non_negative_float(text: str) -> float:
 
 def get_parser() -> argparse.ArgumentParser:
     """Make the command line of this stage."""
-    parser = build_parser(__doc__, "data", "output", "models", "compute", "cluster", "batch")
+    parser = build_parser(__doc__, "data", "output", "models", "compute", "precision", "cluster", "batch")
     steps = parser.add_argument_group("what to do (default: --train --evaluate)")
     steps.add_argument("--train", action="store_true", help="train the MLP head")
     steps.add_argument(
@@ -124,6 +124,10 @@ def check_flags(args: argparse.Namespace) -> None:
     if (args.contact_sheet or args.explain) and not args.predict:
         flag = "--contact-sheet" if args.contact_sheet else "--explain"
         raise UserError(f"{flag} shows scored pictures: name them with --predict PATH.")
+    if args.precision != "float32" and not args.predict:
+        raise UserError(
+            "--precision says how the network computes that scores pictures: name them with --predict PATH."
+        )
     if args.predict and args.model_names and len(args.model_names) > 1:
         raise UserError(
             f"--predict scores with one model, found {len(args.model_names)} in --model-names. Name one."

@@ -16,7 +16,7 @@ from utils.core.names import IG_BASELINES, IG_METHODS, TEST, TRAIN, VALIDATION
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser: the shared flags, what to do, for which images, and how."""
     parser = build_parser(
-        __doc__ or "", "data", "output", "models", "compute", "cluster", "weights", "scenes"
+        __doc__ or "", "data", "output", "models", "compute", "precision", "cluster", "weights", "scenes"
     )
     # Left out, they mean the objects and segments that are there (or the heavy networks with --detect).
     parser.set_defaults(detector=None, segmenter=None)

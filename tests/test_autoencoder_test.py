@@ -1,4 +1,5 @@
 import io
+import json
 import logging
 import shutil
 import subprocess
@@ -325,3 +326,17 @@ def test_every_image_has_its_picture_beside_its_reconstruction_in_the_order_of_t
             # JPEG blurs; another image of the set would be off by several times as much.
             assert np.abs(pixels.mean((0, 1)) - expected.mean((0, 1))).max() < 0.01
             assert np.abs(pixels[:, :SIZE] - expected[:, :SIZE]).mean() < 0.08
+
+
+def test_bf16_is_close_marked_recorded_and_not_mistaken_for_float32(mini_memcat, output, baseline):
+    arguments = ("--precision", "bf16")
+    run(mini_memcat, output, *arguments)
+    plain, reduced = table(baseline), table(output)
+    assert "networks computed in bf16" in reduced["caveat"].iloc[0]
+    assert not reduced["mse"].equals(plain["mse"])
+    np.testing.assert_allclose(reduced[QUICK], plain[QUICK], rtol=0.1)
+    record = json.loads((output / "run_autoencoder_test.json").read_text())
+    assert record["arguments"]["precision"] == "bf16"
+    assert "networks computed in bf16" in record["caveats"]
+    run(mini_memcat, output)
+    pd.testing.assert_frame_equal(table(output), plain)

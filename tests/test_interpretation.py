@@ -430,3 +430,10 @@ def test_a_split_without_images_is_named(output, tmp_path, mini_memcat):
 def test_the_flags_defaults_are_the_settings_defaults():
     args = script.get_parser().parse_args([])
     assert attribution_stage.ig_settings(args) == AttributionSettings()
+
+
+def test_attributions_in_bf16_are_refused_with_the_reason(output, mini_memcat):
+    with pytest.raises(
+        UserError, match="Attributions are computed in float32 alone: maps in bf16 are others"
+    ):
+        run(mini_memcat, output, "--precision", "bf16")

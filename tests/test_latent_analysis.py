@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from models.autoencoder import build_autoencoder
 from models.checkpoints import load_autoencoder, load_mlp, save_autoencoder
+from utils.core.tables import read_table
 from utils.data.images import load_pixels
 from utils.latents.encodings import code_length, encode
 from utils.latents.figures import draw_extremes, pick_extremes
@@ -377,3 +378,17 @@ def test_another_encoder_ends_as_ordinary_latents_and_is_explained(data, tmp_pat
 def test_the_autoencoder_has_no_class_token(finished, data, tmp_path):
     output = copy_study(finished, tmp_path / "out")
     assert_user_error(run(output, data, "--pool", "cls", "--overwrite"), "the autoencoder has none")
+
+
+def test_codes_in_bf16_are_close_marked_and_not_taken_for_float32s(finished, data, tmp_path):
+    output = make_output(tmp_path / "out")
+    calculate = ("--calculate-latents", "--precision", "bf16")
+    assert run(output, data, *calculate).returncode == 0
+    plain, reduced = (np.load(folder / "latents_net.npy") for folder in (finished, output))
+    assert not np.array_equal(plain, reduced)
+    assert np.linalg.norm(plain - reduced) < 0.1 * np.linalg.norm(plain)
+    table = read_table(output / "latents_net.csv", "latents")
+    assert table["caveat"].str.contains("networks computed in bf16").all()
+    assert_user_error(analyse(output, data, "--precision", "bf16"), "float32 alone", "no network runs here")
+    assert run(output, data, "--calculate-latents").returncode == 0
+    np.testing.assert_array_equal(np.load(output / "latents_net.npy"), plain)

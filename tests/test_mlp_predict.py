@@ -817,3 +817,17 @@ def test_the_three_together_are_not_fooled_by_the_ridges_fit_of_its_own_training
     together = spearmanr(found.values[predictors.TOGETHER][test], scores[test]).statistic
     assert alone > 0.5
     assert together > alone - 0.1
+
+
+def test_scores_in_bf16_are_close_marked_and_not_taken_for_float32s(deployed, photos, caplog):
+    arguments = ["--predict", photos, "--output-path", deployed, "--device", "cpu"]
+    stage(*arguments)
+    plain = predictions_in(deployed).set_index("path")
+    stage(*arguments, "--precision", "bf16")
+    reduced = predictions_in(deployed).set_index("path").loc[plain.index]
+    assert (reduced["caveat"] == "networks computed in bf16; random weights: test").all()
+    assert not reduced["memorability"].equals(plain["memorability"])
+    np.testing.assert_allclose(reduced["memorability"], plain["memorability"], atol=0.05)
+    assert "networks computed in bf16" in load_predictor(deployed, device="cpu", precision="bf16").caveat
+    with pytest.raises(UserError, match="name them with --predict"):
+        stage("--train", "--output-path", deployed, "--precision", "bf16")

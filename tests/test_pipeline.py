@@ -353,3 +353,9 @@ def test_importing_the_pipeline_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=run_pipeline.ROOT
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_the_precision_reaches_the_stages_that_measure_with_networks_and_no_other() -> None:
+    args = run_pipeline.get_parser().parse_args(["--precision", "auto"])
+    told = {stage.name for stage in run_pipeline.STAGES if "--precision" in stage_arguments(stage, args)}
+    assert told == {"autoencoder_test", "latent_analysis", "feature_analysis"}

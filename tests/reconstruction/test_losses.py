@@ -352,3 +352,15 @@ def test_docstring_example():
 
     assert doctest.testmod(utils.reconstruction.losses).failed == 0
     assert doctest.testmod(utils.reconstruction.losses).attempted > 0
+
+
+@pytest.mark.parametrize("name", ["lpips-sq", "style"])
+def test_trunks_in_bf16_are_close_and_the_losses_stay_float32(pair, name):
+    with torch.inference_mode():
+        plain, reduced = (
+            ReconstructionLosses([name], weights="random", precision=precision)(*pair)[name]
+            for precision in ("float32", "bf16")
+        )
+    assert reduced.dtype == torch.float32
+    assert not torch.equal(plain, reduced)
+    torch.testing.assert_close(reduced, plain, rtol=0.1, atol=0)

@@ -1,5 +1,6 @@
 """Known answers for objects and segments, the cache, and the two passes behind it."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from conftest import edit_in_place
 from PIL import Image
 
+from utils.core.device import computing_in
 from utils.core.errors import UserError
 from utils.core.feature_names import SCENE_FEATURES
 from utils.data.images import preprocess
@@ -523,3 +525,34 @@ def test_image_that_is_not_there_is_named(tmp_path, images, networks):
     cache, _ = scene.ensure_scene_cache(images, tmp_path, SETTINGS)
     with pytest.raises(KeyError, match=r"set/9\.png is not in the scene cache \(5 images\)"):
         cache.mask("set/9.png")
+
+
+@pytest.mark.parametrize("name", [DETECTOR, SEGMENTER])
+def test_real_networks_run_in_bf16_and_give_what_float32_gives_a_little_moved(name):
+    from models.pretrained import load_detector, load_segmenter
+
+    picture = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    if name == DETECTOR:
+        detector, _ = load_detector(DETECTOR, "random", seed=1)
+        detector.roi_heads.score_thresh = 0.0  # untrained: nothing above 0.05
+        with torch.inference_mode(), computing_in("bf16", "cpu"):
+            (found,) = detector([torch.rand(3, 64, 64)])
+        assert found["boxes"].isfinite().all()
+        assert scene.detect(detector, [picture], precision="bf16")[0]["label"] == []
+    else:
+        segmenter, about = load_segmenter(SEGMENTER, "random", seed=1)
+        about["transforms"].resize_size = [64]
+        masks = [
+            scene.segment(segmenter, about["transforms"], [picture], precision=precision)[0]
+            for precision in ("float32", "bf16")
+        ]
+        assert (masks[0] == masks[1]).mean() > 0.8
+
+
+def test_a_cache_in_bf16_says_so_and_is_not_taken_for_one_in_float32(tmp_path, images, networks):
+    reduced = dataclasses.replace(SETTINGS, precision="bf16")
+    cache, _ = scene.ensure_scene_cache(images, tmp_path, reduced)
+    assert cache.in_bf16
+    cache, _ = scene.ensure_scene_cache(images, tmp_path, SETTINGS)
+    assert not cache.in_bf16
+    assert networks["count"] == 2 * len(images)

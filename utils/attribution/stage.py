@@ -35,6 +35,7 @@ from utils.core.files import atomic_path
 from utils.core.log import log
 from utils.core.matrix_files import map_matrix
 from utils.core.names import CAVEAT_COLUMN, DETECTORS, SEGMENTERS, TRAIN
+from utils.core.precision import BF16_CAVEAT, refuse_reduced_precision
 from utils.core.processes import is_main_rank
 from utils.core.run import Run
 from utils.core.shards import Batch, ShardedResult, run_sharded
@@ -181,6 +182,8 @@ def find_regions(run: Run, images: pd.DataFrame) -> SceneCache | None:
         cache = load_scene_cache(args.output_path, args.detector, args.segmenter)
     if cache is not None and cache.random:
         run.note_random(cache.random_parts)
+    if cache is not None and cache.in_bf16:
+        run.note_caveats([BF16_CAVEAT])
     known = 0 if cache is None else sum(image_id in cache for image_id in images["image_id"])
     if known < len(images):
         log.info(
@@ -432,6 +435,9 @@ def select_images(
 
 def save(run: Run, args: Namespace) -> None:
     """Compute and write everything."""
+    refuse_reduced_precision(
+        args, "Attributions", "maps in bf16 are others than float32's (docs/method.md, Precision)"
+    )
     keep_freed_memory()
     full_float32()  # or the convergence delta measures cuDNN's rounding
     check_released_flags(args)

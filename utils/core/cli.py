@@ -254,6 +254,15 @@ def _processing_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--seed", type=seed, default=0, help="seed of everything drawn at random")
 
 
+def _precision_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--precision",
+        choices=("float32", "bf16", "auto"),
+        default="float32",
+        help="of the networks: auto takes bf16 where the device has units for it and no ranks move (docs/method.md)",
+    )
+
+
 def _cluster_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--cluster",
@@ -304,6 +313,7 @@ _GROUPS: dict[str, tuple[str, Callable[[argparse._ArgumentGroup], None]]] = {
     "models": ("models", _models_flags),
     "compute": ("computation", _compute_flags),
     "processing": ("computation", _processing_flags),  # for stages that do not use the study's square crop
+    "precision": ("computation: precision", _precision_flags),
     "cluster": ("dependence of images", _cluster_flags),
     "batch": ("computation: batches", _batch_flags),
     "weights": ("helper networks", _weights_flags),
@@ -328,8 +338,8 @@ def build_parser(description: str, *groups: str) -> argparse.ArgumentParser:
 
     Args:
         description: What the script reads, does and writes; shown by ``--help`` as it stands.
-        groups: Any of ``data, output, models, compute, processing, cluster, batch, weights, scenes``; ``processing`` is
-            ``compute`` without ``--image-size``.
+        groups: Any of ``data, output, models, compute, processing, precision, cluster, batch, weights, scenes``;
+            ``processing`` is ``compute`` without ``--image-size``.
 
     Returns:
         A parser to which the script adds its own flags. ``--sample``, ``--image-size`` and ``--weights`` are accepted

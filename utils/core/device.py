@@ -77,6 +77,21 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if fast else "float32"
 
 
+def computing_in(precision: str, device: torch.device | str) -> torch.autocast:
+    """Return a context in which networks compute in a precision.
+
+    In bf16 convolutions and matrix products take bfloat16 (8 bits of mantissa instead of 24) and sum in float32; weights
+    and what autocast holds to be delicate stay float32. What leaves the network is for the caller to widen.
+
+    Args:
+        precision: ``float32`` or ``bf16``.
+        device: Where the network is.
+    """
+    import torch
+
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 _MMAP_THRESHOLD_BYTES = 2**30

@@ -9,6 +9,7 @@ from utils.core.errors import UserError
 from utils.core.feature_names import ALL_GROUPS, DEFAULT_GROUPS, RELEASED
 from utils.core.files import atomic_path
 from utils.core.log import log
+from utils.core.precision import settle_precision
 from utils.core.processes import is_main_rank
 from utils.core.run import Run
 from utils.core.shards import run_sharded
@@ -109,6 +110,7 @@ def scene_frame(
     """Find objects and segments, or read them from the cache; return their features and the images left out."""
     if args.weights == "random":
         run.note_random("detector and segmenter")
+    settle_precision(args, run, unmeasured="objects and segments")
     settings = SceneSettings(
         args.detector,
         args.segmenter,
@@ -119,6 +121,7 @@ def scene_frame(
         args.workers,
         args.on_error,
         args.overwrite,
+        args.precision,
     )
     cache, skipped = ensure_scene_cache(images, args.output_path, settings)
     if cache is None:

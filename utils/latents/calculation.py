@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from utils.core.device import computing_in
 from utils.core.errors import UserError
+from utils.core.precision import refuse_reduced_precision, settle_precision
 from utils.core.processes import is_main_rank
 from utils.core.shards import Batch, ShardedResult, run_sharded
 from utils.core.tables import output_file
 from utils.latents.codes import SHA_LENGTH, latent_file, latent_name, row_checksums
-from utils.latents.encodings import Encoding
+from utils.latents.encodings import AUTOENCODER, Encoding
 
 if TYPE_CHECKING:
     from utils.core.run import Run
@@ -26,13 +28,28 @@ if TYPE_CHECKING:
 log = logging.getLogger("memorability")
 
 
+def settle_latent_precision(args: Namespace, run: Run) -> None:
+    """Settle in which precision codes are calculated, where they are.
+
+    Raises:
+        UserError: bf16 was asked for and no network runs, or what comes of it cannot be ranked.
+    """
+    if not args.calculate_latents or args.codes is not None:
+        refuse_reduced_precision(args, "Distances between codes", "no network runs here")
+        return
+    foreign = "" if args.encoder == AUTOENCODER else f"the codes of {args.encoder}"
+    settle_precision(args, run, ["distinctiveness"], foreign)
+
+
 def _make_work(args: Namespace, encoding: Encoding, device: torch.device) -> Work:
     """Return the function that turns a batch of images into codes, an array per layer."""
 
     def work(ids: list[str], values: list[np.ndarray]) -> Batch:
         with torch.inference_mode():
             images = torch.from_numpy(np.stack(values)).to(device, memory_format=torch.channels_last)
-            codes = {name: part.float().cpu().numpy() for name, part in encoding.compute(images).items()}
+            with computing_in(args.precision, device):
+                computed = encoding.compute(images)
+            codes = {name: part.float().cpu().numpy() for name, part in computed.items()}
         with np.errstate(over="ignore"):  # reported below, with the image's name
             codes = {name: np.ascontiguousarray(part.astype(args.dtype)) for name, part in codes.items()}
         for part in codes.values():
@@ -92,9 +109,14 @@ def calculate_latents(
         else f"{encoding.stem}@{len(names)}-layers-{encoding.pool}"
     )
     _check_space(args, encoding, len(dataset.table))
-    about = {"pool": encoding.pool, "image_size": encoding.image_size}
+    about = {"pool": encoding.pool, "image_size": encoding.image_size, "precision": args.precision}
     layers = encoding.layers[0] if len(names) == 1 else list(encoding.layers)
-    settings = {"checkpoint": encoding.sha256, "dtype": args.dtype, "caveat": run.caveat, "layer": layers}
+    settings = {
+        "checkpoint": encoding.sha256,
+        "dtype": args.dtype,
+        "caveat": run.caveat,
+        "layer": layers,
+    }
     result = run_sharded(
         f"latents_{job}",
         dataset.table[["image_id", "path"]],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from utils.core.cli import shared_names
 from utils.core.errors import UserError
 
-GROUPS = ("data", "output", "models", "compute", "cluster", "batch", "weights", "scenes")
+GROUPS = ("data", "output", "models", "compute", "precision", "cluster", "batch", "weights", "scenes")
 
 
 @dataclass(frozen=True)

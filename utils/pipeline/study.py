@@ -16,7 +16,7 @@ STAGES = (
     Stage(
         "autoencoder_test",
         (),
-        ("data", "output", "compute", "batch", "weights"),
+        ("data", "output", "compute", "precision", "batch", "weights"),
         {"losses": "--losses"},
         "all",
     ),
@@ -24,7 +24,7 @@ STAGES = (
     Stage(
         "latent_analysis",
         ("--calculate-latents", "--distinctiveness-analysis", "--measure", "all"),
-        ("data", "output", "compute", "cluster", "batch"),
+        ("data", "output", "compute", "precision", "cluster", "batch"),
         {},
         "all",
     ),
@@ -48,7 +48,7 @@ STAGES = (
     Stage(
         "feature_analysis",
         ("--calculate-features", "--evaluate-features"),
-        ("data", "output", "processing", "cluster", "batch", "weights", "scenes"),
+        ("data", "output", "processing", "precision", "cluster", "batch", "weights", "scenes"),
         {},
         "all",
     ),

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.core.caveats import Caveats
+from utils.core.device import computing_in
 from utils.core.errors import UserError
 from utils.core.log import log
+from utils.core.precision import BF16_CAVEAT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,6 +121,7 @@ class Predictor:
         meta: What was saved with the head: encoder (stem, SHA-256), settings, versions, ``caveats``.
         identity: SHA-256 of encoder and head file.
         skipped: (path, reason) of the files the last call of `score` left out.
+        precision: ``float32`` or ``bf16``, of the network.
     """
 
     network: nn.Module
@@ -128,11 +131,13 @@ class Predictor:
     meta: dict[str, Any]
     identity: tuple[str, str]
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    precision: str = "float32"
 
     @property
     def caveat(self) -> str:
-        """What must be said of every score (sample data, random weights); empty when there is nothing."""
-        return str(Caveats(self.meta.get("caveats", [])))
+        """What must be said of every score (sample data, random weights, bf16); empty when there is nothing."""
+        reduced = [BF16_CAVEAT] if self.precision == "bf16" else []
+        return str(Caveats(self.meta.get("caveats", [])) | reduced)
 
     def score_pixels(self, images: NDArray) -> NDArray[np.float64]:
         """Score preprocessed pictures.
@@ -148,7 +153,9 @@ class Predictor:
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
             batch = batch.to(self.device, memory_format=torch.channels_last)
-            return self.network(batch).double().cpu().numpy()
+            with computing_in(self.precision, self.device):
+                scores = self.network(batch)
+            return scores.double().cpu().numpy()
 
     def score(
         self,
@@ -187,7 +194,10 @@ class Predictor:
 
 
 def load_predictor(
-    output_path: str | Path = "output", model: str | None = None, device: str = "auto"
+    output_path: str | Path = "output",
+    model: str | None = None,
+    device: str = "auto",
+    precision: str = "float32",
 ) -> Predictor:
     """Load the encoder and its MLP head from an output folder; nothing else in the folder is needed.
 
@@ -200,13 +210,15 @@ def load_predictor(
         model: The checkpoint's name, with or without ``.pth``; the only one there is when left out; ``builtin`` for
             the one that ships with the code.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``float32``, ``bf16``, or ``auto``: bf16 where the device has units for it. docs/method.md says how far
+            scores move.
 
     Raises:
         UserError: Nothing to load, a choice is needed, or the head was trained on another encoder.
     """
     from models.checkpoints import checkpoint_sha256, load_autoencoder, load_mlp
     from models.score_network import ScoreNetwork, prepare_network
-    from utils.core.device import full_float32, keep_freed_memory, resolve_device
+    from utils.core.device import full_float32, keep_freed_memory, resolve_device, resolve_precision
     from utils.latents.encodings import load_from_card
 
     encoder_path, head_path = _choose_files(Path(output_path), model)
@@ -230,6 +242,7 @@ def load_predictor(
         np.asarray(meta["training_scores"], dtype=np.float64),
         meta,
         (encoder["sha256"], checkpoint_sha256(head_path)),
+        precision=resolve_precision(precision, where),
     )
 
 
@@ -320,6 +333,7 @@ def score_files(
         "image_size": predictor.image_size,
         "device": predictor.device.type,
         "draft": draft,
+        "precision": predictor.precision,
     }
     return run_sharded(
         "predictions",

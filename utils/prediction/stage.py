@@ -13,6 +13,7 @@ from models.mlp import MemorabilityMLP
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.names import DEFAULT_IMAGE_SIZE, TEST
+from utils.core.precision import settle_precision
 from utils.core.processes import is_main_rank
 from utils.core.records import package_versions
 from utils.core.run import Run
@@ -442,7 +443,8 @@ def predict(run: Run, args: Namespace) -> tuple[Predictor, list[str]] | None:
         raise UserError(f"{skipped[0][0]}: {skipped[0][1]}. Leave such files out with --on-error skip.")
     if args.limit and args.limit < len(files):
         files = [files[place * len(files) // args.limit] for place in range(args.limit)]
-    predictor = load_predictor(args.output_path, name, str(run.device))
+    settle_precision(args, run, ["predicted score"])
+    predictor = load_predictor(args.output_path, name, str(run.device), args.precision)
     check_image_size(args, predictor.image_size, f"mlp_{predictor.meta['encoder']['stem']}.pth")
     run.note_caveats(predictor.meta.get("caveats", []))
     result = score_files(

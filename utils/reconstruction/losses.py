@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from utils.core.device import computing_in
 from utils.core.errors import UserError
 from utils.core.names import LOSSES, RECIPES
 
@@ -127,6 +128,7 @@ class ReconstructionLosses:
         device: Where the trunks live and the images will be.
         recipe: ``"corrected"`` or ``"released"``.
         seed: Seed of random trunk weights.
+        precision: ``float32`` or ``bf16``, of the trunks of LPIPS and style; all else is float32.
 
     Raises:
         UserError: For unknown names or recipe, or when trunk weights are missing and cannot be fetched.
@@ -146,6 +148,7 @@ class ReconstructionLosses:
         device: str | torch.device = "cpu",
         recipe: str = RECIPES[0],
         seed: int = 0,
+        precision: str = "float32",
     ) -> None:
         if recipe not in RECIPES:
             raise UserError(f"Unknown recipe {recipe!r}; choose one of: {', '.join(RECIPES)}.")
@@ -155,14 +158,14 @@ class ReconstructionLosses:
         self._lpips: dict[str, _Lpips] = {}
         for name in self.names:
             if name in LPIPS_TRUNKS:
-                self._lpips[name] = _Lpips(name, weights, seed, device)
+                self._lpips[name] = _Lpips(name, weights, seed, device, precision)
         self._style_trunk: _Trunk | None = None
         if "style" in self.names:
             layers = _STYLE_LAST_LAYER if self._released else STYLE_LAYERS
-            self._style_trunk = _Trunk("vgg19", layers, weights, seed, device)
+            self._style_trunk = _Trunk("vgg19", layers, weights, seed, device, precision)
 
     def __call__(self, image: torch.Tensor, reconstruction: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Compute the losses in float32, whatever the precision around them.
+        """Compute the losses in float32 (but for trunks in bf16), whatever the precision around them.
 
         Args:
             image: (N, 3, H, W) floats in [0, 1].
@@ -320,7 +323,13 @@ class _Trunk:
     """The first layers of a pretrained network, up to the last one whose output is wanted."""
 
     def __init__(
-        self, name: str, taps: Sequence[int], weights: str, seed: int, device: str | torch.device
+        self,
+        name: str,
+        taps: Sequence[int],
+        weights: str,
+        seed: int,
+        device: str | torch.device,
+        precision: str = "float32",
     ) -> None:
         import torch
 
@@ -330,16 +339,20 @@ class _Trunk:
         layers = features[: max(taps) + 1].to(device).to(memory_format=torch.channels_last)
         self.layers = list(layers)
         self.taps = frozenset(taps)
+        self.precision = precision
 
     def __call__(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield the wanted outputs, shallow to deep, for prepared (N, 3, H, W) images."""
+        """Yield the wanted outputs as float32, shallow to deep, for prepared (N, 3, H, W) images."""
         import torch
 
         images = images.contiguous(memory_format=torch.channels_last)
         for index, layer in enumerate(self.layers):
-            images = layer(images)
+            with computing_in(
+                self.precision, images.device
+            ):  # not around the yield: what reads it is float32
+                images = layer(images)
             if index in self.taps:
-                yield images
+                yield images.float()
 
     def pairs(
         self,
@@ -363,11 +376,13 @@ class _Trunk:
 class _Lpips:
     """LPIPS v0.1 with the published linear weights (Zhang et al. 2018, eq. 1)."""
 
-    def __init__(self, name: str, weights: str, seed: int, device: str | torch.device) -> None:
+    def __init__(
+        self, name: str, weights: str, seed: int, device: str | torch.device, precision: str
+    ) -> None:
         from models.pretrained import load_lpips_linear
 
         trunk_name, taps = LPIPS_TRUNKS[name]
-        self.trunk = _Trunk(trunk_name, taps, weights, seed, device)
+        self.trunk = _Trunk(trunk_name, taps, weights, seed, device, precision)
         self.linear = [weight.to(device) for weight in load_lpips_linear(trunk_name)]
 
     def __call__(self, image: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from models.autoencoder import Autoencoder
 from models.checkpoints import load_autoencoder
+from utils.core.device import computing_in
 from utils.core.errors import UserError
 from utils.core.names import HEADLINE_LOSS, STORED_LOSSES
 from utils.core.processes import is_main_rank
@@ -53,12 +54,16 @@ def make_work(args: Namespace, run: Run, model: Autoencoder) -> Work:
 
     @cache
     def losses() -> ReconstructionLosses:  # at the first batch: a finished job needs no trunks
-        return ReconstructionLosses(args.losses, args.weights, run.device, args.recipe, args.seed)
+        return ReconstructionLosses(
+            args.losses, args.weights, run.device, args.recipe, args.seed, args.precision
+        )
 
     def work(ids: list[str], values: list[np.ndarray]) -> Batch:
         with torch.inference_mode():
             images = torch.from_numpy(np.stack(values)).to(run.device, memory_format=torch.channels_last)
-            reconstructions = model(images)
+            with computing_in(args.precision, run.device):
+                reconstructions = model(images)
+            reconstructions = reconstructions.float()
             computed = losses().stored(losses()(images, reconstructions))
             columns = {name: value.double().cpu().tolist() for name, value in computed.items()}
             check_finite(ids, columns)
@@ -93,7 +98,9 @@ def reconstruct(
         for image_id, path in paths.items():
             original = load_pixels(path, args.image_size)
             batch = torch.from_numpy(original)[None].to(device, memory_format=torch.channels_last)
-            pairs[image_id] = (original, model(batch)[0].cpu().numpy())
+            with computing_in(args.precision, device):
+                made = model(batch)[0]
+            pairs[image_id] = (original, made.float().cpu().numpy())
     return pairs
 
 
@@ -142,6 +149,7 @@ def losses_of_model(args: Namespace, run: Run, dataset: Dataset, path: Path) -> 
         "seed": args.seed if args.weights == "random" else None,
         "image_size": args.image_size,
         "pairs": pair_size(args.image_size),
+        "precision": args.precision,
         "caveat": run.caveat,
     }
     label = path.stem if args.recipe == "corrected" else f"{path.stem}_released-losses"

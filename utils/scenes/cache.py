@@ -111,6 +111,11 @@ class SceneCache:
         return self.about["settings"]["weights"] == "random"
 
     @property
+    def in_bf16(self) -> bool:
+        """Whether detector and segmenter computed in bf16."""
+        return self.about["settings"].get("precision") == "bf16"
+
+    @property
     def random_parts(self) -> str:
         """What to name in a caveat, e.g. ``detector and segmenter``; empty with pretrained weights."""
         return "detector and segmenter" if self.random else ""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.core.device import computing_in
 from utils.core.digests import FileContent, file_digests
 from utils.core.errors import UserError
 from utils.core.log import log
@@ -70,7 +71,10 @@ def _to_tensor(pictures: Sequence[np.ndarray], device: torch.device | str) -> to
 
 
 def detect(
-    detector: Any, pictures: Sequence[np.ndarray], device: torch.device | str = "cpu"
+    detector: Any,
+    pictures: Sequence[np.ndarray],
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
 ) -> list[dict[str, Any]]:
     """Run a torchvision detector over pictures of any sizes.
 
@@ -78,6 +82,7 @@ def detect(
         detector: takes a list of (3, H, W) tensors in [0, 1] and resizes them itself, so it gets the whole picture.
         pictures: (H, W, 3) uint8 RGB each.
         device: where the detector is.
+        precision: ``float32`` or ``bf16``.
 
     Returns:
         Per picture ``box`` (K lists of left, top, right, bottom as fractions of the sides), ``label`` (K class
@@ -94,8 +99,10 @@ def detect(
             batch = _to_tensor([pictures[position] for position in positions], device)
             height, width = batch.shape[2:]
             sides = batch.new_tensor([width, height, width, height])
-            for position, result in zip(positions, detector(list(batch)), strict=True):
-                boxes = (result["boxes"] / sides).clamp(0, 1)
+            with computing_in(precision, device):
+                found = detector(list(batch))
+            for position, result in zip(positions, found, strict=True):
+                boxes = (result["boxes"].float() / sides).clamp(0, 1)
                 keep = (result["scores"] >= SCORE_FLOOR) & torch.isfinite(boxes).all(dim=1)
                 detections[position] = {
                     "box": boxes[keep].cpu().tolist(),
@@ -113,7 +120,11 @@ def segmenter_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def segment(
-    segmenter: Any, preset: Any, pictures: Sequence[np.ndarray], device: torch.device | str = "cpu"
+    segmenter: Any,
+    preset: Any,
+    pictures: Sequence[np.ndarray],
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
 ) -> list[np.ndarray]:
     """Run a torchvision segmenter over pictures of any sizes.
 
@@ -122,6 +133,7 @@ def segment(
         preset: its preprocessing, of which ``resize_size``, ``mean`` and ``std`` are used.
         pictures: (H, W, 3) uint8 RGB each.
         device: where the segmenter is.
+        precision: ``float32`` or ``bf16``.
 
     Returns:
         Per picture (H, W) uint8: the class of the largest logit, logits being scaled back to the picture's size.
@@ -136,8 +148,12 @@ def segment(
             shape = (batch.shape[2], batch.shape[3])
             size = segmenter_size(*shape, preset.resize_size[0])
             batch = functional.resize(batch, list(size), antialias=True)
-            logits = segmenter(functional.normalize(batch, list(preset.mean), list(preset.std)))["out"]
-            logits = torch.nn.functional.interpolate(logits, size=shape, mode="bilinear", align_corners=False)
+            batch = functional.normalize(batch, list(preset.mean), list(preset.std))
+            with computing_in(precision, device):
+                logits = segmenter(batch)["out"]
+            logits = torch.nn.functional.interpolate(
+                logits.float(), size=shape, mode="bilinear", align_corners=False
+            )
             classes = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
             for position, mask in zip(positions, classes, strict=True):
                 masks[position] = mask
@@ -161,13 +177,13 @@ def scene_row(picture: np.ndarray, found: dict[str, Any], mask: np.ndarray) -> d
 
 
 def make_work(
-    detector: Any, segmenter: Any, preset: Any, device: torch.device | str
+    detector: Any, segmenter: Any, preset: Any, device: torch.device | str, precision: str = "float32"
 ) -> Callable[[list[str], list[np.ndarray]], Batch]:
     """Make the per-batch work of the sharded run: both networks over one batch of pictures."""
 
     def work(image_ids: list[str], pictures: list[np.ndarray]) -> Batch:
-        detections = detect(detector, pictures, device)
-        masks = segment(segmenter, preset, pictures, device)
+        detections = detect(detector, pictures, device, precision)
+        masks = segment(segmenter, preset, pictures, device, precision)
         return Batch([scene_row(*parts) for parts in zip(pictures, detections, masks, strict=True)])
 
     return work
@@ -198,6 +214,7 @@ class SceneSettings:
         workers: threads that decode ahead.
         on_error: ``skip`` or ``fail`` for unreadable images.
         overwrite: run the networks on all images again.
+        precision: ``float32`` or ``bf16``, of the networks.
     """
 
     detector: str
@@ -209,11 +226,14 @@ class SceneSettings:
     workers: int = 2
     on_error: str = "skip"
     overwrite: bool = False
+    precision: str = "float32"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides whether two caches can be one: networks, weights, and the seed of random ones."""
+        """What decides whether two caches can be one: networks, weights, the seed of random ones, a reduced precision."""
         parts = {"detector": self.detector, "segmenter": self.segmenter, "weights": self.weights}
+        if self.precision != "float32":
+            parts["precision"] = self.precision
         return parts | ({"seed": self.seed} if self.weights == "random" else {})
 
 
@@ -258,7 +278,7 @@ def ensure_scene_cache(
         log.warning("%s; it is made anew.", str(error).partition(". Delete it")[0])
         cache = None
     if cache is not None and cache.about["settings"] != settings.identity:
-        log.info("%s was made with other weights; it is made anew.", path)
+        log.info("%s was made with other weights or in another precision; it is made anew.", path)
         cache = None
     known, digests = cache.known if cache else {}, file_digests(output_path)
     pairs = zip(images["image_id"], images["path"], strict=True)
@@ -291,7 +311,9 @@ def _extend_cache(
         log.warning("%s was made with other weight files; all images are done again.", path)
         old, unknown = None, images
     device = settings.device
-    work = make_work(detector.to(device), segmenter.to(device), about_segments["transforms"], device)
+    work = make_work(
+        detector.to(device), segmenter.to(device), about_segments["transforms"], device, settings.precision
+    )
     try:
         result = _run_networks(unknown, work, path, about["digests"], settings)
         rows = result.rows()
