@@ -43,6 +43,8 @@ def describe_tables() -> str:
         "UTF-8 CSV with a header, sorted by `image_id` where there is one, floats to 9 significant digits, undefined",
         "values as empty cells. `<model>` is the checkpoint's file stem. A last column `caveat` is there only when the",
         "numbers come from the embedded sample or from random weights, and says so on every row of which it is true.",
+        "Where a text begins as a spreadsheet's formula (`=`, `+`, `-`, `@`, a tab or a return, and no number), one",
+        "apostrophe stands before it, which the readers here take away.",
     ]
     lines += ["", "## Tables", ""]
     lines += [f"- `{table.file.format(model='<model>')}`: {table.about}" for table in TABLES.values()]

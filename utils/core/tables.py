@@ -6,10 +6,12 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.core.cells import harmless, restored
 from utils.core.claims import check_unchanged
 from utils.core.contract import TABLES
 from utils.core.declarations.columns import IMAGE_ID, Table
@@ -63,7 +65,8 @@ def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "")
     """Check a table against its declaration and write it, atomically.
 
     UTF-8, header, declared columns first in declared order, rows sorted by ``image_id`` where there is one,
-    floats to 9 significant digits, undefined values as empty cells. Where ``caveat`` is not empty, a last
+    floats to 9 significant digits, undefined values as empty cells, texts that a spreadsheet would compute with an
+    apostrophe in front (:mod:`utils.core.cells`). Where ``caveat`` is not empty, a last
     column ``caveat`` repeats it on every row; rows that come with a caveat of their own (kept from an earlier run,
     empty for none) keep that one.
 
@@ -91,6 +94,7 @@ def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "")
     frame = frame.drop(columns=CAVEAT_COLUMN, errors="ignore").assign(**{CAVEAT_COLUMN: caveats})
     if frame[CAVEAT_COLUMN].eq("").all():
         frame = frame.drop(columns=CAVEAT_COLUMN)
+    frame = harmless(frame)
     with atomic_path(path) as temporary:
         frame.to_csv(
             temporary,
@@ -135,6 +139,7 @@ def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFr
     frame = read_csv(
         content, text_columns=[column.name for column in declared.columns if column.kind == "text"]
     )
+    frame = restored(frame)
     for column in declared.columns:
         if column.name in frame.columns and column.kind in {"int", "float"}:
             frame[column.name] = to_numbers(frame[column.name], path, allow_empty=column.nullable)
@@ -199,7 +204,29 @@ def read_csv(path: Path | FileContent, text_columns: Iterable[str] = (), **optio
         raise UserError(
             f"{path} cannot be read as a CSV table ({error}). Expected UTF-8 text with a header line."
         ) from None
+    if "header" not in options:
+        refuse_repeated_columns(path, _header(content.content, str(options.get("sep", ","))))
     return frame
+
+
+def _header(content: bytes, separator: str) -> list[str]:
+    """Return the names in a table's first line, as they stand there: pandas numbers those that repeat."""
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", errors="replace", newline="")
+    return next((row for row in csv.reader(text, delimiter=separator) if row), [])
+
+
+def refuse_repeated_columns(path: Path | FileContent, names: Iterable[object]) -> None:
+    """Refuse a table in which one name stands over several columns: nothing says which is meant.
+
+    Raises:
+        UserError: Naming them.
+    """
+    counts = Counter(str(name).strip() for name in names if str(name).strip())
+    repeated = [f"{name} ({count} times)" for name, count in counts.items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"{path}: columns of one name: {', '.join(repeated)}. Rename or remove those that are not meant."
+        )
 
 
 def to_numbers(values: "pd.Series", path: Path, allow_empty: bool = False) -> "pd.Series":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.core.cells import as_meant
 from utils.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _read_list(path: Path) -> list[str]:
                 f"{path}: expected a column image_id, found: {', '.join(map(str, frame.columns))}. "
                 "Any table of this study will do, or a .txt file with one image id per line."
             )
-        ids = frame["image_id"].tolist()
+        ids = list(map(as_meant, frame["image_id"]))
     else:
         try:
             ids = path.read_text(encoding="utf-8-sig").splitlines()

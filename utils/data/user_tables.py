@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from utils.core.errors import UserError
 from utils.core.names import DEFAULT_SCORE_COLUMN, IMAGE_SUFFIXES
-from utils.core.tables import read_csv, read_whole, to_numbers
+from utils.core.tables import read_csv, read_whole, refuse_repeated_columns, to_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,6 +172,8 @@ def _read_excel(path: Path, text_columns: Iterable[str]) -> UserTable:
             if not filled:
                 raise UserError(f"{path} is empty. Expected a header line and a row per image.")
             header = list(sheets[filled[0]].columns)
+            top = book.parse(filled[0], header=None, nrows=1).fillna("")
+            refuse_repeated_columns(path, top.iloc[0] if len(top) else [])
             kept = [*text_columns, *_naming_images(header)]
             frame = book.parse(filled[0], dtype=dict.fromkeys(kept, str), keep_default_na=False, na_values=[])
     except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
