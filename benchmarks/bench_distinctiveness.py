@@ -60,7 +60,7 @@ def make_matrix(path: Path, rows: int, columns: int):
         )
     matrix.flush()
     del matrix
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def plain_tiles(matrix, tile: int = 2000):
@@ -137,7 +137,7 @@ def watched_search(path: Path, device: str, connection) -> None:
 
     from utils.latents.neighbours import SearchSettings, nearest_neighbours
 
-    matrix = np.load(path, mmap_mode="r")
+    matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     nearest_neighbours(matrix[:64], SearchSettings(device=device))
     before, peak, stop = own_memory_mb(), [0.0], threading.Event()
 

@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
             rows = codes[start : start + BLOCK_ROWS]
             rows[:] = rng.standard_normal(rows.shape) * np.linspace(0.2, 2, args.values)
         del codes
-        matrix = np.load(path, mmap_mode="r")
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
         began, clock, done, said, peak = time.time(), time.process_time(), 0.0, 0.0, anonymous_mb()
         print(f"before: {peak:.0f} MB", flush=True)
 

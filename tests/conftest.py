@@ -116,6 +116,7 @@ def dataset_args(data_dir: Path, output_path: Path, **changes: object) -> Namesp
         "sample": False,
         "limit": None,
         "on_error": "skip",
+        "allow_outside": False,
         "output_path": output_path,
         "overwrite": False,
         "seed": 0,

@@ -161,3 +161,12 @@ def test_what_the_readme_lets_one_type_behind_any_stage_is_accepted_by_each(scri
     parser = importlib.import_module(script.removesuffix(".py")).get_parser()
     args = parser.parse_args(["--sample", "--weights", "available", "--image-size", "96"])
     assert (args.sample, args.weights, args.image_size) == (True, "available", 96)
+
+
+def test_no_matrix_is_read_that_may_hold_code():
+    files = [*MODULES, *PROJECT_ROOT.glob("*.py"), *(PROJECT_ROOT / "benchmarks").glob("*.py")]
+    assert sum("np.load(" in path.read_text(encoding="utf-8") for path in files) > 5
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        for line in re.findall(r"np\.load\((?!\.\.\.)[^\n]*|torch\.load\([^\n]*", text):
+            assert "allow_pickle=False" in line or "weights_only=True" in line, f"{path}: {line}"

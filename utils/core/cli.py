@@ -159,6 +159,11 @@ def share_below_one(text: str) -> float:
 
 def _sample_flag(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="read pictures whose paths in the table lead out of --data-dir (../elsewhere/a.jpg)",
+    )
+    group.add_argument(
         "--sample",
         action="store_true",
         help="use the embedded sample (planted scores) in place of --data-dir",

@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -214,13 +215,14 @@ def file_digests(output_path: Path) -> FileDigests:
 
 
 def list_pictures(folder: Path) -> list[str]:
-    """Return the sorted names of the pictures directly in a folder."""
-    with os.scandir(folder) as entries:
+    """Return the sorted names of the pictures directly in a folder; none where it cannot be listed."""
+    with suppress(PermissionError), os.scandir(folder) as entries:
         return sorted(
             entry.name
             for entry in entries
-            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
+            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(entry.path)
         )
+    return []
 
 
 def name_pictures(folder: Path) -> dict[str, Any]:

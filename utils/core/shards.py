@@ -12,6 +12,7 @@ works on the same batches and gives the same bytes; rank 0 merges.
 
 import itertools
 import json
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -188,6 +189,14 @@ def _read_and_load(load: Callable[[Any], Any], path: str) -> tuple[Any, Seen]:
         file = read_file(path)
         seen = file.seen
     except OSError:
+        folder = os.path.dirname(path) or os.curdir
+        if not os.path.isdir(
+            folder
+        ):  # it was there when the images were listed: none of its pictures is to blame
+            raise UserError(
+                f"{folder} is gone since this run started (deleted, or its drive was taken off?). Put it back and run the "
+                "same command again; what was finished is kept."
+            ) from None
         file, seen = path, Seen.of_unreadable()  # what is wrong with it, the loader says
     try:
         return load(file), seen

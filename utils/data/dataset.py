@@ -18,6 +18,8 @@ from utils.core.log import log
 from utils.core.names import DEFAULT_DATA_DIR, IMAGE_SUFFIXES
 from utils.core.processes import barrier, is_main_rank
 from utils.core.tables import read_csv
+from utils.data.folders import walk
+from utils.data.inside import one_spelling, refuse_outside
 from utils.data.lnsim import explain_missing_pictures, find_lnsim, holds_lnsim_scores
 from utils.data.matching import find_image_root, locate_images, pictures_below
 from utils.data.scores import half_names, read_scores, score_files
@@ -235,7 +237,7 @@ def _repeated(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]
     skipped = []
     keep = ~repeated
     for image_id, rows in table[repeated].groupby("image_id"):
-        if len(rows.drop_duplicates()) == 1:
+        if len(rows.drop(columns="path", errors="ignore").drop_duplicates()) == 1:
             keep[rows.index[0]] = True
             skipped.append((str(image_id), f"listed {len(rows)} times with equal values, used once"))
         else:
@@ -248,7 +250,7 @@ def _unlisted(root: Path, ids: set[str], is_tree: bool) -> list[tuple[str, str]]
     tops = sorted({name.split("/", 1)[0] for name in ids if "/" in name}) if is_tree else []
     unlisted = []
     for folder in [root / top for top in tops]:
-        for current, folders, files in os.walk(folder):
+        for current, folders, files in walk(folder):
             folders.sort()
             for file in files:
                 image_id = (Path(current) / file).relative_to(root).as_posix()
@@ -291,7 +293,7 @@ def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
 
     Args:
         args: With ``data_dir, scores_csv, score_column, score_scale, group_column, split_by, sample, limit, on_error,
-            output_path, seed`` (see :mod:`utils.core.cli`).
+            allow_outside, output_path, seed`` (see :mod:`utils.core.cli`).
         pictures: Whether the pictures are needed. Where they are not (codes from a file), an image without one stays,
             with an empty ``path``.
 
@@ -300,7 +302,8 @@ def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
         ``skipped``.
 
     Raises:
-        UserError: If nothing is found, the table is wrong, or an image is missing with ``--on-error fail``.
+        UserError: If nothing is found, the table is wrong or its paths lead out of the data folder (without
+            ``--allow-outside``), or an image is missing with ``--on-error fail``.
     """
     data_dir, scores_csv = args.data_dir, args.scores_csv
     if args.sample:
@@ -323,13 +326,21 @@ def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
     table, column = read_scores(scores_csv, args.score_column, args.group_column, args.score_scale)
     if table.empty:
         raise UserError(f"{scores_csv} names no image. Expected a row per image below the header.")
+    table["image_id"] = table["image_id"].map(one_spelling)
     table, skipped = _repeated(table)
     if pictures:
         root, table = _find_images(table, data_dir, scores_csv)
+        if not args.allow_outside:
+            refuse_outside(table["image_id"].tolist(), root, [data_dir], scores_csv)
         table, missing = _locate(table, root)
-        skipped += missing + _unlisted(root, set(table["image_id"]), "image_file" in _header(scores_csv))
+        table, same = _repeated(table)  # by an absolute and by a relative path
+        skipped += (
+            same + missing + _unlisted(root, set(table["image_id"]), "image_file" in _header(scores_csv))
+        )
     else:
         root, table = _with_what_pictures_there_are(table, data_dir)
+        if not args.allow_outside:
+            refuse_outside(table["image_id"].tolist(), root, [data_dir], scores_csv)
     if skipped and args.on_error == "fail":
         shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:5])
         raise UserError(

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from utils.core.digests import FileContent
 from utils.core.errors import ImageError, UserError
 from utils.core.names import IMAGE_SUFFIXES
+from utils.data.folders import walk
 
 # What a file's content may be, whatever its name says. Pillow knows more, among them EPS, for which it starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -308,9 +309,8 @@ def list_images(paths: Iterable[Path | str]) -> list[Path]:
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = [
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-            ]
+            below = (Path(current) / name for current, _, names in walk(path) for name in names)
+            files = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
         else:
             files = [Path(name) for name in glob.glob(str(given), recursive=True)]
             files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from utils.core.errors import UserError
 from utils.core.log import log
 from utils.core.names import IMAGE_SUFFIXES
+from utils.data.folders import subfolders, walk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,12 +45,7 @@ def find_image_root(data_dir: Path, relative: Sequence[str]) -> Path | None:
                 best, best_count = folder, count
         if best is not None:
             return best
-        level = sorted(
-            Path(entry.path)
-            for folder in level
-            for entry in os.scandir(folder)
-            if entry.is_dir() and entry.name not in tops
-        )
+        level = sorted(below for folder in level for below in subfolders(folder) if below.name not in tops)
     return None
 
 
@@ -99,7 +95,7 @@ def pictures_below(folder: Path, without: Path | None = None) -> list[str]:
     """
     found = []
     left_out = None if without is None else without.resolve()
-    for current, folders, files in os.walk(folder):
+    for current, folders, files in walk(folder):
         inside = Path(current).resolve()
         folders[:] = sorted(n for n in folders if not n.startswith(".") and inside / n != left_out)
         found += [

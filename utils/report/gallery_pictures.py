@@ -81,7 +81,7 @@ def draw_maps(output_path: Path, model: str, folder: Path) -> bool:
     if not matrix.exists():
         return False
     try:
-        maps = np.load(matrix, mmap_mode="r")
+        maps = np.load(matrix, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(
             f"{matrix} is damaged ({error}). Delete it and run again: python model_interpretation_IG.py --save"
