@@ -213,3 +213,93 @@ def test_memcats_source_column_is_read(mini_memcat, tmp_path):
     table, _ = read_scores(mini_memcat / "MemCat_data" / "memcat_image_data.csv")
     assert (table["source"] == "test").all()
     assert (table["group"] == "").all()
+
+
+# ---------------------------------------------------------------------- a score table that changes
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A folder of twenty pictures with their score table; returns the table's path."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(20):
+        make_picture(number, 8, 8).save(folder / f"{number:02d}.png")
+    scores = np.random.default_rng(0).uniform(size=20)
+    pd.DataFrame({"path": [f"{n:02d}.png" for n in range(20)], "score": scores, "other": 1 - scores}).to_csv(
+        folder / "scores.csv", index=False
+    )
+    return folder / "scores.csv"
+
+
+def split(scored, output, seed=0, **changes):
+    args = dataset_args(scored.parent, output, scores_csv=scored, **{"score_column": "score", **changes})
+    output.mkdir(exist_ok=True)
+    load_splits(load_dataset(args), output, seed)
+    return (output / "splits.csv").read_bytes()
+
+
+def edit_scores(scored, change):
+    table = pd.read_csv(scored, dtype={"path": str})
+    change(table)
+    table.to_csv(scored, index=False)
+
+
+@pytest.mark.parametrize("score", [0.02, 0.98])  # one side of the median and the other
+def test_a_corrected_score_ends_where_a_new_run_ends(scored, tmp_path, score, caplog):
+    before = split(scored, tmp_path / "out", seed=3)
+    assert split(scored, tmp_path / "out", seed=4) == before  # its seed is that of its making
+    edit_scores(
+        scored, lambda table: table.__setitem__("score", table["score"].where(table.index != 7, score))
+    )
+    after = split(scored, tmp_path / "out", seed=4)
+    assert after == split(scored, tmp_path / "fresh", seed=3)
+    assert after != before
+    assert "splits.csv: the score table or the images have changed since; it is split anew" in caplog.text
+    caplog.clear()
+    assert split(scored, tmp_path / "out") == after
+    assert caplog.text == ""
+
+
+def test_pictures_that_come_and_go_end_where_a_new_run_ends(scored, tmp_path):
+    split(scored, tmp_path / "out")
+    picture = scored.parent / "04.png"
+    picture.rename(tmp_path / "away.png")
+    assert split(scored, tmp_path / "out") == split(scored, tmp_path / "fewer")
+    (tmp_path / "away.png").rename(picture)
+    assert split(scored, tmp_path / "out") == split(scored, tmp_path / "all")
+
+
+def test_another_score_column_or_table_shares_the_split(scored, tmp_path):
+    before = split(scored, tmp_path / "out")
+    assert split(scored, tmp_path / "out", score_column="other") == before
+    copy = scored.with_name("copy.csv")
+    copy.write_text(scored.read_text())
+    edit_scores(copy, lambda table: table.__setitem__("score", 1 - table["score"]))
+    assert split(copy, tmp_path / "out") == before
+
+
+def test_an_edited_split_stays_and_takes_the_scores_of_now(scored, tmp_path):
+    split(scored, tmp_path / "out")
+    path = tmp_path / "out" / "splits.csv"
+    path.write_text(path.read_text().replace(",val", ",test", 1))
+    edited = read_table(path, "splits")
+    assert split(scored, tmp_path / "out") == path.read_bytes()
+    edit_scores(scored, lambda table: table.__setitem__("score", table["score"].where(table.index != 7, 0.5)))
+    split(scored, tmp_path / "out")
+    now = read_table(path, "splits")
+    assert now["split"].equals(edited["split"])
+    assert now.set_index("image_id").at["07.png", "memorability"] == 0.5
+
+
+@pytest.mark.parametrize("content", ["", "half", "image_id,split\n", None])
+def test_a_damaged_split_or_record_is_made_again(scored, tmp_path, content):
+    expected = split(scored, tmp_path / "out")
+    path = tmp_path / "out" / "splits.csv"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    assert split(scored, tmp_path / "out") == expected
+    (tmp_path / "out" / "shards" / "splits.json").write_text("[1]")
+    assert split(scored, tmp_path / "out") == expected

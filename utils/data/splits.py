@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 
 from utils.core.errors import UserError
+from utils.core.locks import one_at_a_time
 from utils.core.log import log
 from utils.core.names import SAMPLE_CAVEAT, TEST, TRAIN, VALIDATION
 from utils.core.processes import barrier, is_main_rank
 from utils.core.tables import output_file, read_table, write_table
 from utils.data.dataset import Dataset
+from utils.data.split_record import SplitRecord, assignment_of, basis_of, source_of
 
 SPLIT_BLOCK = (TRAIN,) * 6 + (VALIDATION,) + (TEST,) * 3
 SHARES = {TRAIN: 0.6, VALIDATION: 0.1, TEST: 0.3}
@@ -191,10 +193,13 @@ def _check_given(given: pd.Series, units: pd.Series | None, split_by: str | None
 def load_splits(dataset: Dataset, output_path: Path, seed: int) -> pd.DataFrame:
     """Read ``splits.csv``, or write it at first need; every stage uses the same one.
 
+    It holds what the score table holds now: where that has changed, or images came or went, the file is brought to what a
+    new run would write (see `utils.data.split_record`).
+
     Args:
         dataset: The data set; its full table is split, so ``--limit`` never moves an image to another split.
         output_path: The output folder.
-        seed: Seed of the split; only used when the file is made.
+        seed: Seed of the split; only used when the file is made for the first time.
 
     Returns:
         ``image_id, category, subcategory, memorability, split`` of the images in ``dataset.table``.
@@ -204,8 +209,9 @@ def load_splits(dataset: Dataset, output_path: Path, seed: int) -> pd.DataFrame:
     """
     path = output_file(output_path, "splits")
     full = dataset.full_table
-    if not path.exists() and is_main_rank():
-        _write_splits(dataset, path, seed)
+    if is_main_rank():
+        with one_at_a_time(output_path):  # another stage may be at the same table
+            _bring_up_to_date(dataset, path, seed)
     barrier()  # under torchrun the other ranks wait for the file
     splits = read_table(path, "splits")
     unknown = set(dataset.table["image_id"]) - set(splits["image_id"])
@@ -223,6 +229,44 @@ def load_splits(dataset: Dataset, output_path: Path, seed: int) -> pd.DataFrame:
     return kept.merge(splits[["image_id", "split"]], on="image_id", validate="one_to_one")
 
 
+def _bring_up_to_date(dataset: Dataset, path: Path, seed: int) -> None:
+    """Write ``splits.csv`` where there is none, and write it anew where what it was made from has changed since.
+
+    What another score table or column says of the same images is no change: several may share one split.
+    """
+    made = SplitRecord.read(path.parent)
+    if not path.exists():
+        _write_splits(dataset, path, seed)
+        return
+    if made is None or made.source != source_of(dataset):
+        return
+    changed = made.basis != basis_of(dataset)
+    try:
+        old = read_table(path, "splits")
+    except UserError as error:
+        log.warning("%s It is split anew.", error)
+        _write_splits(dataset, path, made.seed)
+        return
+    if made.assignment != assignment_of(old):
+        if changed:
+            _refresh_scores(dataset, path, old)
+    elif changed:
+        log.warning("%s: the score table or the images have changed since; it is split anew.", path)
+        _write_splits(dataset, path, made.seed)
+
+
+def _refresh_scores(dataset: Dataset, path: Path, old: pd.DataFrame) -> None:
+    """Take the scores from the score table into a ``splits.csv`` that somebody edited; who is where stays."""
+    own = old.set_index("image_id")
+    now = dataset.full_table.set_index("image_id")["memorability"].reindex(own.index)
+    fresh = now.fillna(own["memorability"])
+    if not np.allclose(fresh, own["memorability"], rtol=1e-8, atol=0):
+        log.info(
+            "%s: %s", path, "its scores are those of the score table now, its splits as they were edited."
+        )
+        write_table(own.assign(memorability=fresh).reset_index(), path, "splits")
+
+
 def _write_splits(dataset: Dataset, path: Path, seed: int) -> None:
     """Split the data set and write ``splits.csv``."""
     full = dataset.full_table
@@ -236,6 +280,7 @@ def _write_splits(dataset: Dataset, path: Path, seed: int) -> None:
             )
     splits = full.assign(split=make_splits(full, seed, dataset.split_by))[columns]
     write_table(splits, path, "splits", caveat=SAMPLE_CAVEAT if dataset.is_sample else "")
+    SplitRecord(source_of(dataset), basis_of(dataset), assignment_of(splits), seed).write(path.parent)
     counts = ", ".join(f"{count} {name}" for name, count in splits["split"].value_counts().items())
     log.info("Wrote %s (%s)", path, counts)
 
