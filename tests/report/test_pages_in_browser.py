@@ -108,6 +108,9 @@ def test_the_panel_shows_pictures_places_and_neighbours_and_obeys_the_keys(page,
     page.keyboard.press("ArrowRight")
     assert page.locator("#panel-title").text_content() == IDS[1]
     assert panel.locator("img.map").count() == 0
+    for key, place in (("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0), ("ArrowLeft", 0), ("ArrowRight", 1)):
+        page.keyboard.press(key)
+        assert page.locator("#panel-title").text_content() == IDS[place]
     panel.locator("figure a").last.click()  # its nearest neighbour
     assert page.locator("#panel-title").text_content() == IDS[2]
     page.keyboard.press("Escape")
@@ -159,6 +162,8 @@ def test_the_report_sorts_its_tables_and_enlarges_its_figures(page, study):
     first = box.locator("img").get_attribute("src")
     page.keyboard.press("ArrowRight")
     assert box.locator("img").get_attribute("src") != first
+    page.keyboard.press("ArrowRight")  # of two
+    assert box.locator("img").get_attribute("src") == first
     page.keyboard.press("Escape")
     assert not box.is_visible()
     page.click("text=Open the gallery")

@@ -90,7 +90,7 @@ OTHER_FILES = (
     OutputFile(
         ("gallery.html", "gallery/<...>"),
         "python run_pipeline.py",
-        "Every image with every score, to search, sort and open, from disk. `gallery/data.js`: the scores (about 0.5 kB an "
+        "Every image with every score, to search, sort and open, from disk. `gallery/data.js`: the scores (about 0.8 kB an "
         "image); `gallery/pairs_<model>/`, `gallery/maps_<model>/`: a small picture per image, of which the page reads those "
         "in sight. To be sent together; made anew from the tables at any time (`--report-only`).",
     ),

@@ -401,6 +401,7 @@
     opened = i;
     fill(i);
     if (!panel.open) panel.showModal();
+    panel.focus({ preventScroll: true }); // what had it is gone, and keys must still arrive here
     history.replaceState(null, "", hashFor(i));
   }
   panel.addEventListener("close", () => {

@@ -77,6 +77,7 @@
     }
     box.replaceChildren(bar, image, buttons[k].parentElement.querySelector("figcaption").cloneNode(true));
     if (!box.open) box.showModal();
+    box.focus({ preventScroll: true }); // what had it is gone, and keys must still arrive here
   }
   const step = (by) => open((now + by + buttons.length) % buttons.length);
   buttons.forEach((button, k) => button.addEventListener("click", () => open(k)));
