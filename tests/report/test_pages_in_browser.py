@@ -108,7 +108,13 @@ def test_the_panel_shows_pictures_places_and_neighbours_and_obeys_the_keys(page,
     page.keyboard.press("ArrowRight")
     assert page.locator("#panel-title").text_content() == IDS[1]
     assert panel.locator("img.map").count() == 0
-    for key, place in (("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0), ("ArrowLeft", 0), ("ArrowRight", 1)):
+    for key, place in (
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("ArrowLeft", 0),
+        ("ArrowLeft", 0),
+        ("ArrowRight", 1),
+    ):
         page.keyboard.press(key)
         assert page.locator("#panel-title").text_content() == IDS[place]
     panel.locator("figure a").last.click()  # its nearest neighbour
@@ -182,6 +188,8 @@ def test_only_what_is_in_sight_exists(page, tmp_path):
     page.keyboard.press("End")
     assert page.locator("a.tile:focus").get_attribute("title") == "04999.jpg"
     assert page.locator("a.tile").count() < 300
+    page.fill("#query", "0")  # from the end of the page
+    assert page.locator('a.tile[title="00000.jpg"]').evaluate("one => one.getBoundingClientRect().top") > 0
 
 
 def test_without_pictures_of_stage_2_the_files_themselves_are_shown_or_a_word(page, tmp_path):

@@ -29,7 +29,7 @@ def picture_strips(
     Returns:
         Up to four strips; none where there are fewer than two strips' worth of images with pictures and a score.
     """
-    strips = []
+    strips: list[dict[str, Any]] = []
     for column in scores.columns:
         loss = next(
             (name for name in (HEADLINE_LOSS, *LOSSES) if any(c["label"] == name for c in scores.columns)), ""

@@ -455,6 +455,8 @@
   function changed() {
     choose();
     at("sort").value = state.sort;
+    const top = results.offsetTop - document.querySelector(".tools").offsetHeight - 8;
+    if (window.scrollY > top) window.scrollTo(0, top); // the first of the new order, not the middle of it
     drawAnew();
     history.replaceState(null, "", hashFor());
   }
