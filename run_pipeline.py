@@ -28,6 +28,7 @@ from utils.pipeline.before import check_apart, refuse_problems, say_plan
 from utils.pipeline.plan import Step, make_step
 from utils.pipeline.records import record_stage, why_run
 from utils.pipeline.stages import GROUPS, Stage, parse_extras, stage_arguments
+from utils.pipeline.status import say_status
 from utils.pipeline.study import DEMO, STAGES
 
 ROOT = Path(__file__).resolve().parent
@@ -41,25 +42,7 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
     """
     parser = build_parser(__doc__ or "", *GROUPS)
     names = [stage.name for stage in STAGES]
-    which = parser.add_argument_group("which stages")
-    which.add_argument(
-        "--demo",
-        action="store_true",
-        help=f"a small study that needs no data and no download: {_demo_text()}",
-    )
-    which.add_argument(
-        "--stages", nargs="+", choices=names, metavar="STAGE", help=f"only these, of {', '.join(names)}"
-    )
-    which.add_argument("--from-stage", choices=names, metavar="STAGE", help="start at this stage")
-    which.add_argument("--to-stage", choices=names, metavar="STAGE", help="end with this stage")
-    which.add_argument(
-        "--report-only", action="store_true", help="run no stage, write the report from what is there"
-    )
-    which.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check everything, say what would run and how long; write nothing",
-    )
+    _which_flags(parser.add_argument_group("which stages"), names)
     own = parser.add_argument_group("flags of single stages (each script's --help says more)")
     own.add_argument("--arch", choices=ARCHITECTURES, help="autoencoder to fine-tune (stage 1)")
     own.add_argument("--width", type=positive_float, metavar="W", help="multiplies its channels (stage 1)")
@@ -89,6 +72,32 @@ def get_parser(demo: bool = False) -> argparse.ArgumentParser:
     return parser
 
 
+def _which_flags(which: argparse._ArgumentGroup, names: list[str]) -> None:
+    which.add_argument(
+        "--demo",
+        action="store_true",
+        help=f"a small study that needs no data and no download: {_demo_text()}",
+    )
+    which.add_argument(
+        "--stages", nargs="+", choices=names, metavar="STAGE", help=f"only these, of {', '.join(names)}"
+    )
+    which.add_argument("--from-stage", choices=names, metavar="STAGE", help="start at this stage")
+    which.add_argument("--to-stage", choices=names, metavar="STAGE", help="end with this stage")
+    which.add_argument(
+        "--report-only", action="store_true", help="run no stage, write the report from what is there"
+    )
+    which.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, say what would run and how long; write nothing",
+    )
+    which.add_argument(
+        "--status",
+        action="store_true",
+        help="run nothing, say how each stage stands in the output folder: done, stale, damaged or missing",
+    )
+
+
 def _demo_text() -> str:
     words: list[str] = []
     for name, value in DEMO.items():
@@ -104,6 +113,9 @@ def _demo_text() -> str:
 
 def main(args: argparse.Namespace) -> None:
     """Check the chosen stages, run them, skip those that stand, then write the report; alone in the folder."""
+    if args.status:
+        say_status(args.output_path, STAGES, ROOT)
+        return
     from utils.core.files import check_writable
     from utils.core.locks import only_run
     from utils.report.report import write_report

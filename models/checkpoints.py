@@ -33,6 +33,7 @@ from models.weight_contents import (
     TRAINED_SHAPE,
     content_digest,
 )
+from utils.core.claims import check_unchanged
 from utils.core.digests import file_digests
 from utils.core.errors import UserError
 from utils.core.files import atomic_path
@@ -308,6 +309,7 @@ def load_autoencoder(
     """
     path = Path(path)
     content = read_weights_file(path)
+    check_unchanged(path)
     state = _state_dict(content, path)
     check_shape(content, AUTOENCODER_META, path, f"{MAKE_AGAIN['autoencoder']}.")
     found_arch, found_width = _recognise_expected(content, state, path, arch, width)
@@ -436,6 +438,7 @@ def read_mlp(
     if not path.exists():
         raise UserError(f"{path} is missing. It is written by: python mlp_predict.py --train")
     content = read_weights_file(path)
+    check_unchanged(path)
     if not isinstance(content, Mapping) or content.get("kind") != "mlp":
         raise UserError(
             f"{path} is not an MLP head of this project. Train one with: python mlp_predict.py --train"

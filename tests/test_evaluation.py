@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import shutil
+from argparse import Namespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from scipy import stats
 import autoencoder_evaluation as evaluation
 from utils.core.errors import UserError
 from utils.core.names import LOSSES
+from utils.core.run import Run
 from utils.core.tables import output_file, read_table, write_table
 from utils.reconstruction import evaluation_stage
 from utils.reconstruction.figures import draw_forest, draw_reliability, draw_scatter, smooth_curve
@@ -147,6 +149,16 @@ def refused(folder, *arguments):
 
 def results(folder, name="loss_correlations"):
     return read_table(output_file(folder, name), name)
+
+
+def test_a_loss_table_cut_short_is_not_evaluated_as_if_it_were_whole(tmp_path):
+    """An edited hand-over: with 10 of 30 images left it was evaluated, and nothing was said."""
+    scores = planted_scores(30)
+    with Run("autoencoder_test", Namespace(output_path=tmp_path)) as run:
+        run.write_table(planted_losses(scores), "test_loss", MODEL)
+    path = output_file(tmp_path, "test_loss", MODEL)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:11]))
+    assert f"{path} has changed since it was written" in refused(tmp_path)
 
 
 # --- the numbers ---------------------------------------------------------------------------------

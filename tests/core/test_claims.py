@@ -1,21 +1,25 @@
 """Who wrote what: a file that changed since is refused, accepted or mended; a kill between two moments harms nobody."""
 
+import hashlib
 import json
 import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from conftest import edit_in_place
+from conftest import dataset_args, edit_in_place
 
 from utils.core.claims import check_unchanged, written_by
 from utils.core.errors import ChangedFileError, UserError
 from utils.core.files import atomic_path
+from utils.core.matrix_files import map_matrix
 from utils.core.records import read_run
 from utils.core.run import Run
 from utils.core.tables import read_table
+from utils.data.dataset import load_dataset
 
 FILE = "training_m.csv"
 
@@ -61,7 +65,7 @@ def test_a_table_that_changed_since_it_was_written_is_refused_with_the_command_t
     with pytest.raises(ChangedFileError) as caught, run(written, "reader") as reader:
         reader.read_table("training", "m")
     assert f"{written / FILE} has changed since it was written (20" in str(caught.value)
-    assert "Make it anew with: python writer.py --seed 3 --output-path 'a b'; or " in str(caught.value)
+    assert "delete it and run: python writer.py --seed 3 --output-path 'a b'\n" in str(caught.value)
     assert "--accept-edited" in str(caught.value)
     with pytest.raises(UserError, match="has changed since"):  # by whatever way it is read
         read_table(written / FILE, "training")
@@ -222,3 +226,41 @@ def test_any_file_can_be_checked_and_is_read_once_for_it(
     edit_in_place(matrix, b"mops")
     with pytest.raises(ChangedFileError):
         check_unchanged(matrix)
+
+
+@pytest.mark.parametrize("how", ["a number", "cut short"])
+def test_a_matrix_that_changed_since_it_was_written_is_refused(tmp_path: Path, how: str) -> None:
+    """An edited matrix of attributions or codes; one cut short."""
+    path = tmp_path / "ig_m.npy"
+    with run(tmp_path) as writer, atomic_path(path) as temporary:
+        np.save(temporary, np.zeros((3, 2, 2), np.float16))
+        writer.add_output(path)
+    matrix = map_matrix(path, "Do it again.")
+    assert isinstance(matrix, np.memmap)  # nothing of it is held in memory
+    whole = path.read_bytes()
+    if how == "a number":
+        edit_in_place(path, whole[:-1] + b"\1")
+    else:
+        path.write_bytes(whole[:-4])
+    with pytest.raises(ChangedFileError, match=r"ig_m\.npy has changed since it was written"):
+        map_matrix(path, "Do it again.")
+
+
+def test_a_score_table_that_is_edited_while_a_stage_runs_is_recorded_as_it_was_read(
+    tmp_path: Path, mini_memcat: Path
+) -> None:
+    """Edited after the first shard, the old scores were written and the next run said "unchanged"."""
+    data = shutil.copytree(mini_memcat, tmp_path / "MemCat")
+    args = dataset_args(data, tmp_path / "output")
+    with Run("autoencoder_test", args) as stage:
+        dataset = load_dataset(args)
+        before = hashlib.sha256(dataset.scores_csv.read_bytes()).hexdigest()
+        dataset.scores_csv.write_text(dataset.scores_csv.read_text().replace(",1,", ",2,"))
+        dataset.note_on(stage)
+        load_dataset(args).note_on(stage)  # read again meanwhile: what was read first counts
+    noted = read_run(tmp_path / "output", "autoencoder_test")["inputs"][str(dataset.scores_csv)]
+    assert noted["sha256"] == before
+    with Run("autoencoder_test", args) as stage:
+        load_dataset(args).note_on(stage)
+    noted = read_run(tmp_path / "output", "autoencoder_test")["inputs"][str(dataset.scores_csv)]
+    assert noted["sha256"] == hashlib.sha256(dataset.scores_csv.read_bytes()).hexdigest() != before

@@ -89,8 +89,8 @@ def test_a_stage_told_to_end_cleans_up_and_says_how_to_go_on(stage, tmp_path, nu
     assert process.returncode == code
     assert "run the same command again to go on" in said
     assert "Traceback" not in said
-    assert '"status": "interrupted"' in (output / "run_sleeper.json").read_text()
-    assert sorted(path.name for path in output.iterdir()) == ["logs", "pid", "run_sleeper.json", "shards"]
+    assert '"status": "interrupted"' in (output / "runs" / "sleeper.failed.json").read_text()
+    assert sorted(path.name for path in output.iterdir()) == ["logs", "pid", "runs", "shards"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -102,7 +102,7 @@ def test_the_pipeline_ended_alone_takes_its_stage_with_it(parent, tmp_path, numb
     said = process.communicate(timeout=30)[1]
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[number], said
     wait_for(lambda: not is_alive(child), "the end of the stage")
-    assert '"status": "interrupted"' in (output / "run_sleeper.json").read_text()
+    assert '"status": "interrupted"' in (output / "runs" / "sleeper.failed.json").read_text()
     assert not list(output.glob(".*"))
 
 

@@ -6,7 +6,9 @@ import pytest
 from latents.test_codes import write_latents
 from scipy.stats import zscore
 
+from utils.core.contract import TABLES
 from utils.core.errors import UserError
+from utils.core.tables import output_file, read_table, write_table
 from utils.latents.codes import open_latents
 from utils.latents.distinctiveness import (
     Inference,
@@ -224,5 +226,52 @@ def test_merging_replaces_a_model_and_forgets_those_without_a_table():
 
     old = pd.concat([rows("a", 0.5), rows("b", 0.02), rows("gone", 0.001)])
     merged = merge_correlations(rows("a", 0.04), old, keep=["a", "b"])
-    assert merged[["model", "p"]].to_numpy().tolist() == [["b", 0.02], ["a", 0.04]]
+    assert merged[["model", "p"]].to_numpy().tolist() == [["a", 0.04], ["b", 0.02]]
     assert merged["q"].tolist() == [0.04, 0.04]
+
+
+def test_the_table_of_correlations_does_not_depend_on_which_model_was_analysed_when(tmp_path):
+    """Run twice, undeclared columns got 16 digits, and 24 became 24.0."""
+
+    def rows(model, setting):
+        rng = np.random.default_rng(len(model))
+        found = pd.DataFrame(
+            {
+                "model": model,
+                "measure": ["distinctiveness", "mean_k_5"],
+                "target": "memorability",
+                "held_constant": "",
+                "n": 30,
+                "rho": rng.random(2),
+                "p": rng.random(2) / 30,
+                "resamples": 100,
+                "seed": 0,
+                "setting": ["", setting],
+                "clusters_of_its_own": [24, None],  # columns that no table declares
+                "mean_of_its_own": rng.random(2),
+                "n_of_its_own": [30, 30],
+            }
+        )
+        empty = {"float": np.nan, "int": 0, "text": ""}
+        missing = {
+            column.name: empty[column.kind]
+            for column in TABLES["distinctiveness_correlations"].columns
+            if column.name not in found
+        }
+        return found.assign(**missing | {"cluster": "image"})
+
+    def analyse(folder, *models):
+        path = output_file(folder, "distinctiveness_correlations")
+        old = read_table(path, "distinctiveness_correlations") if path.exists() else None
+        new = pd.concat([rows(model, f"K = {len(model)}") for model in models], ignore_index=True)
+        merged = merge_correlations(new, old, ["a", "bc", "def"])
+        write_table(merged, path, "distinctiveness_correlations")
+        return path.read_bytes()
+
+    at_once = analyse(tmp_path / "at once", "a", "bc", "def")
+    for name in ("def", "a", "bc"):
+        one_by_one = analyse(tmp_path / "one by one", name)
+    assert one_by_one == at_once
+    assert analyse(tmp_path / "one by one", "a") == at_once
+    header, first = at_once.decode().splitlines()[:2]
+    assert dict(zip(header.split(","), first.split(","), strict=True))["clusters_of_its_own"] == "24"

@@ -17,6 +17,7 @@ from models.checkpoints import (
     save_mlp,
 )
 from utils.core.errors import UserError
+from utils.core.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,22 @@ def same_weights(left, right) -> bool:
         torch.equal(a, b)
         for a, b in zip(left.state_dict().values(), right.state_dict().values(), strict=True)
     )
+
+
+def test_a_checkpoint_that_was_replaced_since_its_stage_wrote_it_is_refused_unless_that_is_accepted(tmp_path):
+    path, head = tmp_path / "m.pth", tmp_path / "mlp_m.pth"
+    with Run("autoencoder_finetune", Namespace(output_path=tmp_path)):
+        save_autoencoder(path, build_autoencoder("vgg11", seed=1, width=0.1), image_size=64)
+        save_mlp(head, {}, encoder={})
+    load_autoencoder(path)
+    save_autoencoder(path, build_autoencoder("vgg11", seed=2, width=0.1), image_size=64)
+    save_mlp(head, {}, encoder={"stem": "another"})
+    for load in (lambda: load_autoencoder(path), lambda: read_mlp(head)):
+        with pytest.raises(UserError, match="has changed since it was written"):
+            load()
+    with Run("autoencoder_test", Namespace(output_path=tmp_path, accept_edited=True)) as run:
+        load_autoencoder(path)
+        assert run.caveat == "edited by hand: m.pth"
 
 
 def public_form(model) -> dict:

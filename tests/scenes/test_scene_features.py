@@ -1,6 +1,7 @@
 """Known answers for objects and segments, the cache, and the two passes behind it."""
 
 import dataclasses
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from PIL import Image
 from utils.core.device import computing_in
 from utils.core.errors import UserError
 from utils.core.feature_names import SCENE_FEATURES
+from utils.core.run import Run
 from utils.data.images import preprocess
 from utils.features.scene import object_features, scene_features, segment_features
 from utils.scenes import networks as scene
@@ -423,6 +425,20 @@ def test_a_changed_file_is_looked_at_again(tmp_path, images, networks):
     edit_in_place(Path(images["path"][1]), bytes(content))  # mended: used again
     cache, skipped = scene.ensure_scene_cache(images, tmp_path, SETTINGS)
     assert (skipped, len(cache), networks["count"]) == ([], 5, 7)
+
+
+def test_a_cache_that_was_edited_is_refused_by_readers_and_mended_by_its_writer(tmp_path, images, networks):
+    with Run("feature_analysis", Namespace(output_path=tmp_path)):
+        scene.ensure_scene_cache(images, tmp_path, SETTINGS)
+    path = scene.cache_path(tmp_path, "fast", "small")
+    before = path.read_bytes()
+    edit_in_place(path, before.replace(b"set/1.png", b"set/9.png", 1))
+    with pytest.raises(UserError, match="has changed since it was written"):
+        load_scene_cache(tmp_path)
+    with Run("feature_analysis", Namespace(output_path=tmp_path)):
+        scene.ensure_scene_cache(images, tmp_path, SETTINGS)
+    assert networks["count"] == 2 * len(images)
+    assert path.read_bytes() == before
 
 
 def test_unreadable_images_are_named_once_and_not_tried_again(tmp_path, images, networks, monkeypatch):

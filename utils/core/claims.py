@@ -139,16 +139,18 @@ class Claims:
         command: list[str],
         accept_edited: bool,
         on_edited: Callable[[str], None],
+        on_read: Callable[[Path], None],
     ) -> None:
         self.folder = Path(output_path)
         self.stage, self.kind = stage, kind
         self.command = tuple(command)
         self.accept_edited = accept_edited
-        self.on_edited = on_edited
+        self.on_edited, self.on_read = on_edited, on_read
         self.written: dict[str, Claim] = {}
         self.accepted: dict[str, str] = {}
         self._root = Path(os.path.abspath(output_path))
         self._earlier: dict[str, Claim] = {}
+        self._times: dict[str, tuple[int, int, int]] = {}
 
     def _name(self, path: Path) -> str | None:
         """Return a file's name in claims; None for one that is not claimed."""
@@ -172,6 +174,14 @@ class Claims:
         self._append(claim)
         yield
         self.written[name] = claim._replace(before=None)
+        self._times[name] = _times(path)
+
+    def just_wrote(self, path: Path) -> bool:
+        """Say whether a file is one that this very run wrote, and nobody has touched since."""
+        name = self._name(path)
+        with contextlib.suppress(OSError):
+            return name in self._times and _times(path) == self._times[name]
+        return False
 
     def _append(self, claim: Claim) -> None:
         ledger = _ledger(self.folder, self.stage)
@@ -222,6 +232,11 @@ class Claims:
         return last._replace(before=None)
 
 
+def _times(path: Path) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 _active: list[Claims] = []  # of the runs of this process, the innermost last
 
 
@@ -245,6 +260,12 @@ def claiming(claims: Claims, write: bool) -> Iterator[None]:
         _active.remove(claims)
 
 
+def note_read(path: Path) -> None:
+    """Tell the run of this process, if there is one, that it reads a table of its output folder."""
+    if _active and path.parent.resolve() == _active[-1].folder.resolve():
+        _active[-1].on_read(path)
+
+
 def check_unchanged(path: Path, digest: str | None = None) -> None:
     """Refuse a file that holds something else than the stage that wrote it left in it.
 
@@ -258,17 +279,18 @@ def check_unchanged(path: Path, digest: str | None = None) -> None:
     """
     path = Path(path)
     claim = written_by(path.parent).get(path.name)
-    if claim is None:
+    run = _active[-1] if _active else None
+    if claim is None or (run is not None and run.just_wrote(path)):
         return
     digest = digest or file_digests(path.parent).of(path)
     if digest == UNREADABLE:  # whoever reads it will say why it cannot be read
         return
-    run = _active[-1] if _active else None
     if not claim.holds(digest):
         if run is None or not run.accept_edited:
             raise ChangedFileError(
-                f"{path} has changed since it was written ({claim.when}): it was edited, cut short or damaged. Make it "
-                f"anew with: {claim.how}; or take it as it stands with --accept-edited, which marks what is made from it."
+                f"{path} has changed since it was written ({claim.when}): it was edited, replaced, cut short or damaged. To "
+                f"make it anew, delete it and run: {claim.how}\nTo take it as it stands, add --accept-edited, which marks "
+                "what is made from it."
             )
         run.accept(claim, digest)
     if run is not None and (claim.edited or not claim.holds(digest)):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.core.claims import check_unchanged
 from utils.core.errors import UserError
 
 
@@ -63,7 +64,10 @@ def reserve(path: Path) -> None:
 
 
 def map_matrix(path: Path, remedy: str, dimensions: int | None = None) -> np.ndarray:
-    """Map a ``.npy`` file for reading.
+    """Map a ``.npy`` file for reading, after a check that it is what its stage wrote.
+
+    For that check the file is read once, block by block; its digest is known from then on for as long as its size and
+    times stay. The rows themselves are read when they are asked for.
 
     Args:
         path: The file.
@@ -71,8 +75,10 @@ def map_matrix(path: Path, remedy: str, dimensions: int | None = None) -> np.nda
         dimensions: How many axes it must have; any number when left out.
 
     Raises:
-        UserError: If it is missing, cut short, holds Python objects, or has another number of axes.
+        UserError: If it is missing, cut short, holds Python objects, or has another number of axes; or has changed since it
+            was written (:class:`utils.core.errors.ChangedFileError`).
     """
+    check_unchanged(path)
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

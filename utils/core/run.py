@@ -1,6 +1,7 @@
 """The record of a run, its device, its seed, its files: what every script does around its own work."""
 
 import logging
+import os
 import platform
 import time
 from argparse import Namespace
@@ -69,16 +70,17 @@ class Run:
             typed_command(),
             getattr(args, "accept_edited", False),
             lambda file: self.note_caveats([Caveats.edited(file)]),
+            self._note_read,
         )
         self._claiming = ExitStack()
         self._log_file: logging.Handler | None = None
-        self._started, self._started_ns = "", 0
+        self._started, self._started_ns, self._folder = "", 0, ""
         self._lock = ExitStack()
 
     def __enter__(self) -> "Run":
         check_writable(self.output_path)
         self._lock.enter_context(only_run(self.output_path, self.script))
-        self._started, self._started_ns = now(), time.time_ns()
+        self._started, self._started_ns, self._folder = now(), time.time_ns(), os.getcwd()
         if is_main_rank():
             folder = self.output_path / LOGS_FOLDER
             folder.mkdir(exist_ok=True)
@@ -114,6 +116,7 @@ class Run:
             "status": status,
             "error": str(error) if error else None,
             "command": typed_command(),
+            "working_directory": self._folder,
             "arguments": dict(sorted(vars(self.args).items())),
             "seed": getattr(self.args, "seed", None),
             "device": str(self._device) if self._device else None,
@@ -203,6 +206,11 @@ class Run:
         read = seen and {"bytes": seen.times[0], "sha256": seen.digest}
         self._inputs[str(path)] = read or self.digests.fingerprint(path)
 
+    def _note_read(self, path: Path) -> None:
+        """Record a table of the output folder as an input, unless this run wrote it."""
+        if path.name not in self._claims.written and path.name not in self._outputs:
+            self.add_input(path)
+
     def add_output(self, path: Path) -> Path:
         """Record an output file and return its path. What a run brings up to date is its output, no input any more."""
         path = Path(path)
@@ -238,7 +246,6 @@ class Run:
         """
         path = output_file(self.output_path, table, model)
         frame = read_table(path, table)
-        self.add_input(path)
         if inherit:
             self.note_caveats(Caveats.of_table(frame))
         return frame
@@ -253,7 +260,7 @@ class Run:
         if not path.exists():
             return None
         try:
-            return self.read_table(table, inherit=False)
+            return read_table(path, table, as_input=False)
         except ChangedFileError as error:
             log.warning("%s Until then it has this run's rows alone.", error)
             return None

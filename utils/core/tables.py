@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.core.cells import harmless, restored
-from utils.core.claims import check_unchanged
+from utils.core.claims import check_unchanged, note_read
 from utils.core.contract import TABLES
 from utils.core.declarations.columns import IMAGE_ID, Table
 from utils.core.digests import FileContent, read_input
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLOAT_FORMAT = "%.9g"
+_SHARED = {"skipped_images"}  # every stage replaces its own rows of these, and depends on nobody else's
+_NUMBERS = ("float64", "int64", "Int64", "bool")  # types that are written as they should be
 
 
 def output_file(output_path: Path, table: str, model: str | None = None) -> Path:
@@ -94,6 +96,7 @@ def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "")
     frame = frame.drop(columns=CAVEAT_COLUMN, errors="ignore").assign(**{CAVEAT_COLUMN: caveats})
     if frame[CAVEAT_COLUMN].eq("").all():
         frame = frame.drop(columns=CAVEAT_COLUMN)
+    frame = _typed(frame, [name for name in frame.columns if not _holds_text(frame[name])])
     frame = harmless(frame)
     with atomic_path(path) as temporary:
         frame.to_csv(
@@ -113,13 +116,14 @@ def _quoting(frame: "pd.DataFrame") -> int:
     return csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
 
 
-def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFrame":
+def read_table(path: Path, table: str, command: str | None = None, as_input: bool = True) -> "pd.DataFrame":
     """Read a declared table and check it.
 
     Args:
         path: The file.
         table: A name in :data:`TABLES`.
         command: The command to name when the file is missing, in place of the declared one.
+        as_input: Whether what the run writes depends on it; not where it is only to be brought up to date.
 
     Returns:
         The rows; text columns as ``str`` with empty cells as ``""``, numbers as ``float64`` or ``int64``, NaN for
@@ -136,6 +140,8 @@ def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFr
         raise UserError(f"{path} is missing. It is written by: {command or declared.command}")
     content = read_whole(path)
     check_unchanged(path, content.seen.digest)
+    if as_input and table not in _SHARED:
+        note_read(path)
     frame = read_csv(
         content, text_columns=[column.name for column in declared.columns if column.kind == "text"]
     )
@@ -143,6 +149,8 @@ def read_table(path: Path, table: str, command: str | None = None) -> "pd.DataFr
     for column in declared.columns:
         if column.name in frame.columns and column.kind in {"int", "float"}:
             frame[column.name] = to_numbers(frame[column.name], path, allow_empty=column.nullable)
+    known = {*(column.name for column in declared.columns), CAVEAT_COLUMN}
+    frame = _typed(frame, [name for name in frame.columns if name not in known])
     problem = _problem(frame, declared)
     if problem:
         raise UserError(f"{path}: {problem}. Delete the file and run again: {command or declared.command}")
@@ -254,6 +262,41 @@ def to_numbers(values: "pd.Series", path: Path, allow_empty: bool = False) -> "p
             f"{path}: column {values.name} must hold finite numbers, found {shown}{more}. Correct the file."
         )
     return numbers
+
+
+def _holds_text(cells: "pd.Series") -> bool:
+    return cells.dtype not in _NUMBERS and bool(cells.map(lambda cell: isinstance(cell, str)).any())
+
+
+def _typed(frame: "pd.DataFrame", columns: Iterable[str]) -> "pd.DataFrame":
+    """Give columns of numbers and empty cells, however they were put together, the type of what they hold.
+
+    So that rows that were read stand beside new ones in the same form: 24 stays 24, and 0.1 has no more digits.
+
+    Args:
+        frame: The table.
+        columns: Those to look at; one that holds anything but numbers stays as it is.
+    """
+    import numpy as np
+    import pandas as pd
+
+    typed = {}
+    for name in columns:
+        cells = frame[name]
+        if cells.dtype in _NUMBERS or cells.map(lambda cell: isinstance(cell, bool)).any():
+            continue
+        filled = ~(cells.isna() | (cells.astype(str).str.strip() == ""))
+        numbers = pd.to_numeric(cells.where(filled, None), errors="coerce").astype("float64")
+        if not filled.any() or numbers[filled].isna().any() or np.isinf(numbers[filled]).any():
+            continue
+        whole = (numbers[filled] % 1 == 0).all() and (numbers[filled].abs() < 2**53).all()
+        typed[name] = numbers.astype("Int64") if whole else numbers
+    return frame.assign(**typed)
+
+
+def as_written(values: "pd.Series") -> "pd.Series":
+    """Return numbers as they stand in a table, with as many digits: what is computed from both is the same."""
+    return values.map(lambda value: float(FLOAT_FORMAT % value), na_action="ignore")
 
 
 def _problem(frame: "pd.DataFrame", declared: Table) -> str:

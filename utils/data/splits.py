@@ -209,10 +209,7 @@ def load_splits(dataset: Dataset, output_path: Path, seed: int) -> pd.DataFrame:
     """
     path = output_file(output_path, "splits")
     full = dataset.full_table
-    if is_main_rank():
-        with one_at_a_time(output_path):  # another stage may be at the same table
-            _bring_up_to_date(dataset, path, seed)
-    barrier()  # under torchrun the other ranks wait for the file
+    ensure_splits(dataset, output_path, seed)
     splits = read_table(path, "splits")
     unknown = set(dataset.table["image_id"]) - set(splits["image_id"])
     if unknown:
@@ -227,6 +224,20 @@ def load_splits(dataset: Dataset, output_path: Path, seed: int) -> pd.DataFrame:
         )
     kept = dataset.table[["image_id", "category", "subcategory", "memorability"]]
     return kept.merge(splits[["image_id", "split"]], on="image_id", validate="one_to_one")
+
+
+def ensure_splits(dataset: Dataset, output_path: Path, seed: int) -> None:
+    """Bring ``splits.csv`` up to date, or write it; so every stage that knows the scores leaves it for those that do not.
+
+    Args:
+        dataset: The data set.
+        output_path: The output folder.
+        seed: Seed of the split; only used when the file is made for the first time.
+    """
+    if is_main_rank():
+        with one_at_a_time(output_path):  # another stage may be at the same table
+            _bring_up_to_date(dataset, output_file(output_path, "splits"), seed)
+    barrier()  # under torchrun the other ranks wait for the file
 
 
 def _bring_up_to_date(dataset: Dataset, path: Path, seed: int) -> None:

@@ -287,7 +287,7 @@ def find_code_models(args: Namespace) -> list[tuple[str, Path | None]]:
 def _layers_of(output_path: Path, name: str) -> set[str]:
     """Return the layers that a table of codes names; none without the table."""
     path = output_file(output_path, "latents", name)
-    return set(read_table(path, "latents")["layer"]) if path.exists() else set()
+    return set(read_table(path, "latents", as_input=False)["layer"]) if path.exists() else set()
 
 
 def is_foreign(output_path: Path, name: str) -> bool:

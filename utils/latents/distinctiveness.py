@@ -17,7 +17,7 @@ import pandas as pd
 from utils.core.errors import UserError
 from utils.core.log import log
 from utils.core.names import LOSSES
-from utils.core.tables import kept_rows
+from utils.core.tables import as_written, kept_rows
 from utils.latents.codes import Latents
 from utils.latents.neighbour_bounds import NonFiniteRowsError, ZeroRowsError
 from utils.latents.neighbours import Neighbours, SearchSettings, nearest_neighbours
@@ -368,6 +368,8 @@ def merge_correlations(new: pd.DataFrame, old: pd.DataFrame | None, keep: Sequen
     if old is not None:
         stays = old["model"].isin(keep) & ~old["model"].isin(new["model"])
         new = pd.concat([kept_rows(old, stays), new], ignore_index=True)
+    # As they are read again, so that it makes no difference which model was analysed when.
+    new = new.assign(p=as_written(new["p"])).sort_values("model", kind="stable", ignore_index=True)
     return add_families(new)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.autoencoder import WIDTHS, Autoencoder
 from models.checkpoints import load_autoencoder
 from models.encoders import RANDOM, LayerCodes, Preprocessing, load_encoder
+from utils.core.claims import check_unchanged
 from utils.core.digests import FileContent
 from utils.core.errors import UserError
 from utils.core.files import read_json, write_json
@@ -248,6 +249,7 @@ def load_from_card(output_path: Path, stem: str) -> tuple[LayerCodes, dict[str, 
         UserError: Its weights are not to be had, or are others than those that made the codes.
     """
     path = encoder_card_file(output_path, stem)
+    check_unchanged(path)
     card = read_json(path)
     encoder = load_encoder(card["encoder"], card["weights"], card["seed"])
     if encoder.sha256 != card["sha256"]:

@@ -12,6 +12,7 @@ from utils.core.device import keep_freed_memory
 from utils.core.errors import UserError
 from utils.core.processes import barrier, is_main_rank
 from utils.data.dataset import Dataset, load_dataset
+from utils.data.splits import ensure_splits
 from utils.latents.calculation import calculate_latents
 from utils.latents.codes import CodeSet, is_foreign, latent_name
 from utils.latents.encodings import (
@@ -83,6 +84,8 @@ def gather_codes(args: Namespace, run: Run) -> tuple[Dataset, list[CodeSet]]:
 def _dataset(args: Namespace, run: Run, pictures: bool = True) -> Dataset:
     dataset = load_dataset(args, pictures)
     dataset.note_on(run)
+    if dataset.has_scores:  # for category_plot.py, whichever stages ran before
+        ensure_splits(dataset, args.output_path, args.seed)
     run.count(images=len(dataset.table))
     return dataset
 

@@ -243,13 +243,16 @@ def _record(output_path: Path, runs: dict[str, dict]) -> list[Block]:
         rows[-1]["cells"][-1]["style"] = "text wide"
     header = ["command", "status", "started (UTC)", "took", "device", "counts"]
     blocks = [table_block("Runs", files, header, rows, texts=len(header)), *_versions(runs)]
+    return [*blocks, *_safely(_left_out, output_path)]
+
+
+def _left_out(output_path: Path) -> list[Block]:
+    """How many images some stage left out."""
     skipped = output_file(output_path, "skipped_images")
-    if skipped.exists():
-        count = read_table(skipped, "skipped_images")["image_id"].nunique()
-        blocks.append(
-            {"kind": "text", "text": f"{count:,} images were left out by some stage: {skipped.name}."}
-        )
-    return blocks
+    if not skipped.exists():
+        return []
+    count = read_table(skipped, "skipped_images")["image_id"].nunique()
+    return [{"kind": "text", "text": f"{count:,} images were left out by some stage: {skipped.name}."}]
 
 
 def _moment(run: dict, name: str) -> str:

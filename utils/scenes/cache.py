@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.core.claims import check_unchanged
 from utils.core.errors import UserError
 from utils.core.files import atomic_path
 from utils.core.schema import mismatch
@@ -67,10 +68,12 @@ class SceneCache:
 
     Raises:
         DamagedSceneCacheError: the file is damaged or not a scene cache.
+        ChangedFileError: it has changed since it was written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        check_unchanged(self.path)
         try:
             self._file = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
             about = self._query("SELECT name, value FROM about")

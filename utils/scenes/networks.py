@@ -20,7 +20,7 @@ import numpy as np
 
 from utils.core.device import computing_in
 from utils.core.digests import FileContent, file_digests
-from utils.core.errors import UserError
+from utils.core.errors import ChangedFileError, UserError
 from utils.core.log import log
 from utils.core.shards import Batch, NoReadableImageError, ShardedResult
 from utils.data.pixels import bounded, read_pixels
@@ -274,8 +274,8 @@ def ensure_scene_cache(
     path = cache_path(output_path, settings.detector, settings.segmenter)
     try:
         cache = SceneCache(path) if path.exists() and not settings.overwrite else None
-    except DamagedSceneCacheError as error:
-        log.warning("%s; it is made anew.", str(error).partition(". Delete it")[0])
+    except (DamagedSceneCacheError, ChangedFileError) as error:
+        log.warning("%s; it is made anew.", str(error).partition(". ")[0])
         cache = None
     if cache is not None and cache.about["settings"] != settings.identity:
         log.info("%s was made with other weights or in another precision; it is made anew.", path)
