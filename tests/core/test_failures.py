@@ -1,10 +1,11 @@
 import errno
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import PROJECT_ROOT
+from conftest import PROJECT_ROOT, assert_user_error
 
 from utils.core.errors import UserError
 from utils.core.failures import explain
@@ -121,3 +122,25 @@ def test_a_file_size_limit_names_the_file_and_leaves_nothing(tmp_path, name, wor
     assert "Traceback" not in done.stderr
     assert f"{path}: the file would be larger than this process or file system allows" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_the_locale_cannot_write_are_explained(tmp_path):
+    code = (
+        "import sys\nfrom utils.core.cli import build_parser, run_script\n"
+        "run_script(lambda args: open('b\\u00e4r.jpg'), lambda: build_parser('opens', 'output'))"
+    )
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=ascii_only,
+        cwd=PROJECT_ROOT,
+        check=False,
+    )
+    assert_user_error(done, "written in ascii here", "has no place for '\\xe4'", "Set PYTHONUTF8=1")
+    utf8 = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"},
+        cwd=PROJECT_ROOT, check=False,
+    )  # fmt: skip
+    assert_user_error(utf8, "Could not read or write b\u00e4r.jpg")

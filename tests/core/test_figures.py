@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -94,3 +95,25 @@ def test_with_a_display_the_viewer_is_called_for_each(tmp_path, monkeypatch):
     monkeypatch.setattr(figures.subprocess, "Popen", lambda command, **options: calls.append(command[-1]))
     show_or_say([tmp_path / "a.png", tmp_path / "b.png"])
     assert calls == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+
+
+def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
+    figure, axes = new_figure()
+    axes.set_title("b$x_{$r.jpg, 5$ and \\alpha$")
+    axes.set_yscale("log")
+    axes.plot([1, 2], [0.01, 10], label="$\\frac{$")
+    axes.legend()
+    (path,) = save_figure(figure, tmp_path, "plot", ("png",))
+    assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("losses", "label"), [([2.0, 0.05, 0.002], "0.01"), ([0.05, 0.03, 0.021], "0.03")])
+def test_the_one_logarithmic_axis_is_labelled_in_plain_numbers(losses, label):
+    from utils.pretraining.figures import draw_curve
+
+    history = pd.DataFrame({"depth": 1, "epoch": [1, 2, 3], "psnr": [10.0, 12, 13], "loss": losses})
+    figure = draw_curve(history.assign(best=[False, False, True]), 11.0, "model")
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[1].get_yticklabels(which="both")]
+    assert label in labels
+    assert not [text for text in labels if "$" in text]

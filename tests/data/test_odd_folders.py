@@ -9,11 +9,16 @@ from conftest import dataset_args, make_picture
 
 from utils.core.digests import list_pictures, name_pictures
 from utils.core.errors import UserError
+from utils.core.log import log
+from utils.core.run import Run
 from utils.core.shards import run_sharded
+from utils.core.tables import read_table, write_table
 from utils.data import folders
 from utils.data.dataset import load_dataset
 from utils.data.images import list_images, load_pixels
 from utils.data.inside import one_spelling
+from utils.data.matching import pictures_below
+from utils.pretraining.pictures import pictures_of_folder
 
 
 @pytest.fixture
@@ -184,6 +189,51 @@ def test_a_closed_folder_beside_the_pictures_is_named_and_left_out(study, monkey
     assert str(closed) in caplog.text
     assert folders.subfolders(closed) == []
     assert name_pictures(closed)["pictures"] == 0
+
+
+# ------------------------------------------------------------------------------------ names that are not UTF-8
+
+
+@pytest.fixture
+def latin(study):
+    """A picture whose name is Latin-1, as an old archive unpacks it."""
+    path = os.path.join(os.fsencode(study / "data" / "pictures"), b"caf\xe9.png")
+    try:
+        shutil.copy(study / "data" / "pictures" / "a.png", path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    return os.fsdecode(path)
+
+
+def test_a_name_that_is_not_utf8_is_said_and_left_out(study, latin, caplog):
+    assert pictures_below(study / "data") == [f"pictures/{name}.png" for name in "abc"]
+    assert "pictures/caf\\udce9.png is left out: its name is not UTF-8" in caplog.text
+    assert len(list_images([study / "data"])) == 4
+    assert load_pixels(latin, 32).shape == (3, 32, 32)
+    assert pictures_of_folder(study / "data")["image_id"].tolist() == pictures_below(study / "data")
+
+
+def test_a_name_that_is_not_utf8_beside_the_tables_pictures_is_named(mini_memcat, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(mini_memcat, data)
+    name = os.fsencode(data / "MemCat_images" / "MemCat" / "animal" / "bear") + b"/caf\xe9.jpg"
+    with open(name, "wb") as stream:
+        stream.write(b"x")
+    args = dataset_args(data, tmp_path / "out")
+    with Run("autoencoder_test", args) as run:
+        run.report_skipped(load_dataset(args).skipped)
+        log.warning("%s", os.fsdecode(name))
+    table = read_table(tmp_path / "out" / "skipped_images.csv", "skipped_images")
+    assert table["image_id"].tolist() == ["animal/bear/caf\\udce9.jpg"]
+    assert "caf\\udce9.jpg" in (tmp_path / "out" / "logs" / "autoencoder_test.log").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_a_table_takes_whatever_name_comes(tmp_path):
+    frame = pd.DataFrame({"image_id": ["a\udce9.jpg"], "reason": ["x"], "stage": ["s"]})
+    write_table(frame, tmp_path / "skipped_images.csv", "skipped_images")
+    assert "a\\udce9.jpg" in (tmp_path / "skipped_images.csv").read_text(encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------ gone while read

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 
 from utils.core.errors import UserError
 
@@ -60,6 +61,12 @@ def explain(error: Exception) -> str | None:
         if package.split(".")[0] in {"utils", "models"}:
             return None
         return f"The package '{package}' is not installed. Install what the study needs with: make install"
+    encoding = sys.getfilesystemencoding()
+    if isinstance(error, UnicodeEncodeError) and encoding.lower() != "utf-8":
+        return (
+            f"File names are written in {encoding} here (by LC_ALL, LANG or PYTHONUTF8), which has no place for "
+            f"{error.object[error.start : error.end]!a}. Set PYTHONUTF8=1 and run the same command again."
+        )
     return _explain_disk(error) if isinstance(error, OSError) else None
 
 

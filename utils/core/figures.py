@@ -43,6 +43,7 @@ _STYLE = {
     "svg.hashsalt": "memorability",
     "pdf.fonttype": 42,
     "image.interpolation": "nearest",
+    "text.parse_math": False,  # a file or category may have a $ in its name
 }
 
 

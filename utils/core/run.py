@@ -84,7 +84,9 @@ class Run:
         if is_main_rank():
             folder = self.output_path / LOGS_FOLDER
             folder.mkdir(exist_ok=True)
-            self._log_file = logging.FileHandler(folder / f"{self.script}.log", encoding="utf-8")
+            self._log_file = logging.FileHandler(
+                folder / f"{self.script}.log", encoding="utf-8", errors="backslashreplace"
+            )
             self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             log.addHandler(self._log_file)
         else:

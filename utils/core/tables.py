@@ -104,6 +104,7 @@ def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "")
             index=False,
             float_format=FLOAT_FORMAT,
             encoding="utf-8",
+            errors="backslashreplace",  # a name on disk that is not UTF-8
             lineterminator="\n",
             quoting=_quoting(frame),
         )

@@ -18,7 +18,7 @@ from utils.core.log import log
 from utils.core.names import DEFAULT_DATA_DIR, IMAGE_SUFFIXES
 from utils.core.processes import barrier, is_main_rank
 from utils.core.tables import read_csv
-from utils.data.folders import walk
+from utils.data.folders import as_utf8, walk
 from utils.data.inside import one_spelling, refuse_outside
 from utils.data.lnsim import explain_missing_pictures, find_lnsim, holds_lnsim_scores
 from utils.data.matching import find_image_root, locate_images, pictures_below
@@ -255,7 +255,7 @@ def _unlisted(root: Path, ids: set[str], is_tree: bool) -> list[tuple[str, str]]
             for file in files:
                 image_id = (Path(current) / file).relative_to(root).as_posix()
                 if Path(file).suffix.lower() in IMAGE_SUFFIXES and image_id not in ids:
-                    unlisted.append((image_id, "on disk but not in the table"))
+                    unlisted.append((as_utf8(image_id), "on disk but not in the table"))
     return unlisted
 
 

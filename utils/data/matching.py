@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from utils.core.errors import UserError
 from utils.core.log import log
 from utils.core.names import IMAGE_SUFFIXES
-from utils.data.folders import subfolders, walk
+from utils.data.folders import nameable, subfolders, walk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def pictures_below(folder: Path, without: Path | None = None) -> list[str]:
             for name in files
             if Path(name).suffix.lower() in IMAGE_SUFFIXES
         ]
-    return sorted(found)
+    return nameable(found)
 
 
 def _common_root(place: Path, names: Sequence[str], found: dict[str, str]) -> tuple[Path, list[str]]:

@@ -51,6 +51,7 @@ def gather_paths(given: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]
         UserError: A path that does not exist, a folder or pattern without a picture, a table without ``path``,
             or nothing at all.
     """
+    from utils.data.folders import as_utf8, is_utf8
     from utils.data.images import list_images
 
     files: set[str] = set()
@@ -69,23 +70,13 @@ def gather_paths(given: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]
                 skipped.append((name, "the file does not exist"))
             else:
                 files.add(str(path))
-    unwritable = sorted(name for name in files if not _is_utf8(name))
-    skipped += [
-        (name.encode("utf-8", "backslashreplace").decode(), "its name is not UTF-8") for name in unwritable
-    ]
+    unwritable = sorted(name for name in files if not is_utf8(name))
+    skipped += [(as_utf8(name), "its name is not UTF-8") for name in unwritable]
     paths = sorted(files.difference(unwritable))
     if not paths:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3]) or "no path was given"
         raise UserError(f"There is no picture to score ({reasons}). Name files, folders, patterns or a CSV.")
     return paths, skipped
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _lines_of_standard_input() -> list[str]:

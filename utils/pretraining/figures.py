@@ -10,7 +10,20 @@ from utils.core.figures import NEUTRAL, PALETTE, new_figure, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+def _label_plainly(axes: Axes) -> None:
+    """Write 0.01 along a logarithmic axis: the default, 10 to the power of -2, is mathematics, which no text here is."""
+    from matplotlib.ticker import LogFormatter
+
+    class _Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""  # it knows which to label
+
+    axes.yaxis.set_major_formatter(_Plain())
+    axes.yaxis.set_minor_formatter(_Plain())
 
 
 def draw_curve(history: pd.DataFrame, rival_psnr: float, title: str) -> Figure:
@@ -53,6 +66,7 @@ def draw_curve(history: pd.DataFrame, rival_psnr: float, title: str) -> Figure:
     upper.set_ylabel("held-out PSNR (dB)\nhigher is better")
     lower.set_ylabel("training loss")
     lower.set_yscale("log")
+    _label_plainly(lower)
     lower.set_xlabel("epoch")
     upper.legend(fontsize=8, loc="lower right")
     upper.set_title(f"Reconstruction over the training\n{shorten(title, 64)}", fontsize=10)

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from utils.core.errors import ImageError, UserError
+from utils.data.folders import nameable
 from utils.data.images import list_images, picture_size, read_rgb
 
 if TYPE_CHECKING:
@@ -31,11 +32,8 @@ def pictures_of_folder(folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "nothing"
         raise UserError(f"Expected a folder of pictures at {folder}, found {kind}. Name one with --data-dir.")
-    paths = list_images([folder])
-    ids = [path.relative_to(folder).as_posix() for path in paths]
-    return pd.DataFrame({"image_id": ids, "path": list(map(str, paths))}).sort_values(
-        "image_id", ignore_index=True
-    )
+    ids = nameable(path.relative_to(folder).as_posix() for path in list_images([folder]))
+    return pd.DataFrame({"image_id": ids, "path": [str(folder / name) for name in ids]})
 
 
 def leave_out_small(images: pd.DataFrame, size: int) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
