@@ -103,11 +103,21 @@ def test_fingerprints_tell_contents_apart(tmp_path):
     assert digests.fingerprint(folder / "1.JPG") == {"bytes": 3, "sha256": file_sha256(folder / "1.JPG")}
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"/a": ["x", 3, 4]}', "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", '{"a": 1}', '{"PATH": ["x", 3, 4]}', "\x00", '{"PATH": ["x", [4], 4]}'),
+        *(
+            '{"PATH": ["x", [4, "1", 2], 4]}',
+            '{"PATH": [7, [4, 1, 2], 4]}',
+            '{"PATH": ["x", [4, 1, 2], null]}',
+        ),
+    ],
+)
 def test_a_damaged_memory_costs_a_second_look_and_nothing_else(tmp_path, content):
     (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "digests.json").write_text(content)
     path = tmp_path / "a"
+    (tmp_path / "shards" / "digests.json").write_text(content.replace("PATH", str(path)))
     path.write_text("1234")
     digests = FileDigests(tmp_path)
     assert digests.of(path) == file_sha256(path)

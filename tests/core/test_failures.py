@@ -144,3 +144,13 @@ def test_names_that_the_locale_cannot_write_are_explained(tmp_path):
         cwd=PROJECT_ROOT, check=False,
     )  # fmt: skip
     assert_user_error(utf8, "Could not read or write b\u00e4r.jpg")
+
+
+@pytest.mark.parametrize(("limit", "code"), [(3 * 10**9, 2), (5 * 10**9, 0)])
+def test_too_little_address_space_is_said_before_a_library_dies_of_it(tmp_path, limit, code):
+    text = LIMITED.format(root=str(PROJECT_ROOT), work="Path(sys.argv[0]).exists()")
+    text = text.replace("RLIMIT_FSIZE, (20_000, 20_000)", f"RLIMIT_AS, ({limit}, {limit})")
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("may use 3.0 GB of address space (ulimit -v)" in done.stderr) == (code == 2)
+    assert "Traceback" not in done.stderr

@@ -87,6 +87,7 @@ def test_a_missing_table_names_the_command_that_writes_it(tmp_path):
         (lambda f: f.assign(mse=["", 1]), r"column mse must hold finite numbers, found line 2: ''"),
         (lambda f: f.assign(image_id=["", "b"]), "column image_id is empty in 1 rows"),
         (lambda f: f.assign(surprise=1), "unexpected column surprise"),
+        (lambda f: f.iloc[:0], "it has a header and no rows.*python autoencoder_test.py"),
     ],
 )
 def test_wrong_tables_are_refused_by_file_and_column(tmp_path, change, message):

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from utils.core.errors import UserError
 from utils.core.examples import EXAMPLES
-from utils.core.failures import explain
+from utils.core.failures import check_address_space, explain
 from utils.core.log import log, setup_logging
 from utils.core.names import (
     CLUSTERS,
@@ -415,6 +415,7 @@ def run_script(
     setup_logging()
     try:
         with ended_by_signals():
+            check_address_space()
             main(args)
     except Exception as error:
         text = explain(error)

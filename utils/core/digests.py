@@ -49,8 +49,16 @@ class Seen(NamedTuple):
 
     @classmethod
     def of_json(cls, values: list[Any]) -> "Seen":
-        """Take back what JSON kept of one."""
+        """Take back what JSON kept of one.
+
+        Raises:
+            ValueError: It is none.
+        """
         digest, times, read_ns = values
+        if not (
+            isinstance(digest, str) and len(times) == 3 and all(type(n) is int for n in (*times, read_ns))
+        ):
+            raise ValueError(f"{values} does not say what a file held")
         return cls(digest, tuple(times), read_ns)
 
     def still_holds(self, times: tuple[int, int, int]) -> bool:

@@ -153,6 +153,8 @@ def read_table(path: Path, table: str, command: str | None = None, as_input: boo
     known = {*(column.name for column in declared.columns), CAVEAT_COLUMN}
     frame = _typed(frame, [name for name in frame.columns if name not in known])
     problem = _problem(frame, declared)
+    if frame.empty and declared.key == (IMAGE_ID.name,):  # a row per image
+        problem = problem or "it has a header and no rows"
     if problem:
         raise UserError(f"{path}: {problem}. Delete the file and run again: {command or declared.command}")
     for column in declared.columns:

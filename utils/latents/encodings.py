@@ -21,6 +21,7 @@ from utils.core.digests import FileContent
 from utils.core.errors import UserError
 from utils.core.files import read_json, write_json
 from utils.core.names import LAYERS
+from utils.core.schema import check_shape
 from utils.data.images import load_pixels, read_rgb
 from utils.latents.codes import DEFAULT_LAYER, DEFAULT_POOL, SHA_LENGTH, encoder_card_file
 
@@ -250,7 +251,9 @@ def load_from_card(output_path: Path, stem: str) -> tuple[LayerCodes, dict[str, 
     """
     path = encoder_card_file(output_path, stem)
     check_unchanged(path)
-    card = read_json(path)
+    shape = {"encoder": str, "weights": (str, None), "seed": int, "sha256": str, "layer": str, "pool": str}
+    again = "Write it again with: python latent_analysis.py --calculate-latents --encoder NAME --overwrite"
+    card = check_shape(read_json(path), shape, path, again)
     encoder = load_encoder(card["encoder"], card["weights"], card["seed"])
     if encoder.sha256 != card["sha256"]:
         raise UserError(
