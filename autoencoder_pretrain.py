@@ -197,4 +197,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, get_parser)
+    run_script(main, get_parser, stage=True)

@@ -15,7 +15,8 @@ from conftest import PROJECT_ROOT, edit_in_place
 import run_pipeline
 from utils.core.errors import UserError
 from utils.core.run import Run
-from utils.pipeline.records import code_fingerprint, record_stage
+from utils.core.standing import code_fingerprint
+from utils.pipeline.records import record_stage
 from utils.pipeline.stages import Stage
 from utils.pipeline.status import StageStatus, study_status
 

@@ -29,6 +29,7 @@ from utils.core.names import (
     SPLIT_BY,
 )
 from utils.core.signals import Ended, ended_by_signals, follow_pipeline
+from utils.core.standing import still_stands
 from utils.core.streams import lasting_console
 
 EXIT_USER_ERROR = 2
@@ -393,6 +394,8 @@ def run_script(
     main: Callable[[argparse.Namespace], object],
     get_parser: Callable[[], argparse.ArgumentParser],
     arguments: Sequence[str] | None = None,
+    *,
+    stage: bool = False,
 ) -> None:
     """Parse, run ``main`` and turn what a user can mend into one message and exit code 2.
 
@@ -400,6 +403,7 @@ def run_script(
         main: The script's work; takes the parsed arguments.
         get_parser: Makes the script's parser.
         arguments: The command line without the program's name; the process's own when left out.
+        stage: Whether it is a stage that has nothing to do while its last complete run stands (:mod:`utils.core.standing`).
 
     Raises:
         SystemExit: With code 2 after what a user can mend (:mod:`utils.core.failures`), 130 after Ctrl-C, 143 after
@@ -415,8 +419,9 @@ def run_script(
     setup_logging()
     try:
         with ended_by_signals():
-            check_address_space()
-            main(args)
+            if not stage or not still_stands(parser.prog.removesuffix(".py"), _command[1:], args):
+                check_address_space()
+                main(args)
     except Exception as error:
         text = explain(error)
         if text is None:

@@ -17,12 +17,13 @@ from utils.core.device import resolve_device, seed_everything
 from utils.core.digests import FileDigests, file_digests, name_pictures, read_since
 from utils.core.errors import ChangedFileError
 from utils.core.figures import save_figure
-from utils.core.files import check_writable
+from utils.core.files import PROJECT_ROOT, check_writable
 from utils.core.locks import LOGS_FOLDER, one_at_a_time, only_run
 from utils.core.log import log
 from utils.core.names import SAMPLE_CAVEAT
 from utils.core.processes import is_main_rank, world_size
 from utils.core.records import COMPLETE, FAILED, INTERRUPTED, code_revision, now, package_versions, write_run
+from utils.core.standing import code_fingerprint, fingerprints
 from utils.core.tables import output_file, read_table, write_table
 
 if TYPE_CHECKING:
@@ -74,13 +75,15 @@ class Run:
         )
         self._claiming = ExitStack()
         self._log_file: logging.Handler | None = None
-        self._started, self._started_ns, self._folder = "", 0, ""
+        self._started, self._started_ns = "", 0
+        self._folder, self._code = "", ""
         self._lock = ExitStack()
 
     def __enter__(self) -> "Run":
         check_writable(self.output_path)
         self._lock.enter_context(only_run(self.output_path, self.script))
         self._started, self._started_ns, self._folder = now(), time.time_ns(), os.getcwd()
+        self._code = code_fingerprint(PROJECT_ROOT, self.script)
         if is_main_rank():
             folder = self.output_path / LOGS_FOLDER
             folder.mkdir(exist_ok=True)
@@ -113,11 +116,21 @@ class Run:
 
     def _record(self, status: str, error: BaseException | None) -> dict[str, Any]:
         caveats = self._caveats | self._earlier_caveats
+        outputs = {
+            name: self._claims.written[name].sha256
+            if name in self._claims.written
+            else self.digests.of(self.output_path / name)
+            for name in sorted(set(self._outputs))
+        }
+        command, seen = typed_command(), (self.digests, self._started_ns)
+        standing = None
+        if status == COMPLETE and not self.kind:
+            standing = fingerprints(command[1:], self._code, self._inputs, outputs, *seen)
         return {
             "script": self.script,
             "status": status,
             "error": str(error) if error else None,
-            "command": typed_command(),
+            "command": command,
             "working_directory": self._folder,
             "arguments": dict(sorted(vars(self.args).items())),
             "seed": getattr(self.args, "seed", None),
@@ -130,13 +143,9 @@ class Run:
             "ended": now(),
             "counts": self._counts,
             "inputs": self._inputs,
-            "outputs": sorted(set(self._outputs)),
-            "output_sha256": {
-                name: self._claims.written[name].sha256
-                if name in self._claims.written
-                else self.digests.of(self.output_path / name)
-                for name in sorted(set(self._outputs))
-            },
+            "outputs": list(outputs),
+            "output_sha256": outputs,
+            "standing": standing,
             "accepted_edits": dict(sorted(self._claims.accepted.items())),
             "sample": caveats.has_sample,
             "random_weights": caveats.has_random_weights,

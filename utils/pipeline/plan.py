@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 from utils.core.cli import parse_or_refuse
-from utils.pipeline.records import code_fingerprint, why_run
+from utils.core.standing import code_fingerprint
+from utils.pipeline.records import why_run
 from utils.pipeline.stages import Stage
 
 

@@ -1,34 +1,16 @@
 """Whether a stage has to run again: fingerprints of its command, code, inputs and outputs, in ``pipeline.json``."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from utils.core.claims import Claim, written_by
 from utils.core.digests import FileDigests
 from utils.core.errors import UserError
 from utils.core.files import read_json, write_json
 from utils.core.records import COMPLETE, read_run, record_path
+from utils.core.standing import fingerprints, why_again, without_leave
 
 RECORD_FILE = "pipeline.json"
-_SHARED_OUTPUTS = {"skipped_images.csv"}  # every stage replaces its own rows of these
 _CLOCKS_APART_NS = 2 * 10**9  # a file's time may be told by another clock, and be rounded
-_CHANGES_NO_OUTPUT = {"--accept-edited"}
-_NOT_STAGES_CODE = (
-    "utils/report",
-    "utils/pipeline",
-)  # show and order what the stages make, and make none of it
-
-
-def code_fingerprint(root: Path, script: str) -> str:
-    """SHA-256 over a script and everything in ``utils/`` and ``models/`` it may use."""
-    digest = hashlib.sha256()
-    modules = [path for folder in ("models", "utils") for path in sorted((root / folder).rglob("*.py"))]
-    for path in [root / f"{script}.py", *modules]:
-        if any(path.is_relative_to(root / folder) for folder in _NOT_STAGES_CODE):
-            continue
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def read_record(output_path: Path) -> dict[str, Any]:
@@ -67,25 +49,18 @@ def record_stage(
             f"The stage {name} ended well but left no complete record in {path}. Run it again by itself."
         )
     digests = FileDigests(output_path)  # with what the stage has read and written
-    stages = read_record(output_path)
     outputs = {
         file: run.get("output_sha256", {}).get(file) or digests.of(output_path / file)
         for file in run["outputs"]
-        if file not in _SHARED_OUTPUTS
     }
+    stages = read_record(output_path)
     for earlier in stages.values():  # a stage may complete what an earlier one wrote
         earlier["outputs"].update({file: outputs[file] for file in earlier["outputs"] if file in outputs})
     stages[name] = {
-        "command": _without_leave(command),
+        **(run.get("standing") or fingerprints(command, code, run["inputs"], outputs, digests, started_ns)),
+        "command": without_leave(command),
         "code": code,
         "seconds": round(seconds, 1),
-        "inputs": {
-            str(Path(file).resolve()): noted
-            if "sha256" in noted
-            else {**digests.fingerprint(Path(file), started_ns), **noted}
-            for file, noted in run["inputs"].items()
-        },
-        "outputs": outputs,
     }
     write_json(output_path / RECORD_FILE, {"stages": stages})
     digests.save()
@@ -101,30 +76,4 @@ def why_run(output_path: Path, name: str, command: list[str], code: str) -> str:
         command: The arguments it would be given.
         code: `code_fingerprint` now.
     """
-    digests = FileDigests(output_path)
-    stage = read_record(output_path).get(name)
-    if stage is None:
-        return "no complete run of it is on record"
-    if stage["command"] != _without_leave(command):
-        return "its arguments changed"
-    if stage["code"] != code:
-        return "its code changed"
-    for file, before in stage["inputs"].items():
-        if digests.fingerprint(Path(file)) != before:
-            return f"its input {file} changed"
-    claims, accept = written_by(output_path), "--accept-edited" in command
-    for file, before in stage["outputs"].items():
-        found = digests.of(output_path / file)
-        if found != before and not (found and (accept or _edited_on_purpose(claims.get(file), found))):
-            return f"its output {file} changed or is gone"
-    return ""
-
-
-def _edited_on_purpose(claim: Claim | None, digest: str) -> bool:
-    """Say whether a later stage was told to take a file as somebody edited it (``--accept-edited``)."""
-    return claim is not None and claim.edited and claim.sha256 == digest
-
-
-def _without_leave(command: list[str]) -> list[str]:
-    """Return a command without the flags that say what may be read, and change nothing in what is made of it."""
-    return [word for word in command if word not in _CHANGES_NO_OUTPUT]
+    return why_again(output_path, read_record(output_path).get(name), command, code, name)

@@ -8,7 +8,8 @@ from utils.core.claims import Claim, written_by
 from utils.core.digests import FileDigests, file_digests, name_pictures
 from utils.core.log import log
 from utils.core.records import read_run
-from utils.pipeline.records import code_fingerprint, read_record
+from utils.core.standing import code_fingerprint
+from utils.pipeline.records import read_record
 from utils.pipeline.stages import Stage
 
 DONE, STALE, DAMAGED, MISSING = "done", "stale", "damaged", "missing"

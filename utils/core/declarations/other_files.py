@@ -64,7 +64,7 @@ OTHER_FILES = (
         ("run_<script>.json",),
         _ALL,
         "Record of the stage's last complete run: arguments, seed, versions, device, code revision, start and end, counts, "
-        "inputs with SHA-256, outputs, caveats, status. A run that fails, or does no part of the study, replaces none.",
+        "inputs with SHA-256, outputs, caveats, status, and what has to be the same for it to stand (`standing`). A run that fails, or does no part of the study, replaces none.",
     ),
     OutputFile(
         ("runs/<script>.failed.json", "runs/mlp_predict.predict.json"),
