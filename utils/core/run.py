@@ -286,6 +286,13 @@ class Run:
         log.info("Wrote %s", ", ".join(str(path) for path in paths))
         return paths
 
+    def add_earlier_figures(self, stem: str) -> None:
+        """Record the figures ``<stem>.<format>`` of an earlier run that still stand: the report shows what records name."""
+        for suffix in (".pdf", ".png", ".svg"):
+            path = self.output_path / f"{stem}{suffix}"
+            if path.exists():
+                self.add_output(path)
+
     def report_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
         """Say at the end of a stage which images were left out, and keep their names in ``skipped_images.csv``.
 

@@ -75,7 +75,11 @@ def gather_codes(args: Namespace, run: Run) -> tuple[Dataset, list[CodeSet]]:
         return _from_encoder(args, run)
     check_image_size(args.image_size)
     models = choose_models(args)
-    dataset = _dataset(args, run, pictures=not all(is_foreign(args.output_path, stem) for stem, _ in models))
+    dataset = _dataset(
+        args,
+        run,
+        pictures=not all(path is None and is_foreign(args.output_path, stem) for stem, path in models),
+    )
     if args.calculate_latents:
         _calculate(args, run, dataset, [path for _, path in models if path is not None])
     return dataset, code_sets(args, models)

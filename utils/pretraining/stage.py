@@ -172,6 +172,8 @@ def is_finished(args: Namespace, run: Run, path: Path, wanted: str) -> bool:
     run.note_caveats(meta["caveats"])
     for output in outputs:
         run.add_output(output)
+    for figure in ("pretraining", "pretraining_pictures"):
+        run.add_earlier_figures(f"{figure}_{path.stem}")
     log.info("%s: up to date; --overwrite trains it again.", path)
     return True
 

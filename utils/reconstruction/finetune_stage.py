@@ -191,6 +191,7 @@ def find_finished(
     run.note_caveats(meta["caveats"])
     for output in (path, *outputs):
         run.add_output(output)
+    run.add_earlier_figures(f"training_{path.stem}")
     log.info("%s: up to date; --overwrite trains it again.", path)
     return meta
 

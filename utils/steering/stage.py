@@ -386,25 +386,25 @@ def write_tables(
         output_file(run.output_path, "steering", study.stem),
         *(output_file(run.output_path, n) for n in names),
     ]
-    if result.up_to_date and all(path.exists() for path in written):
-        table = run.read_table("steering", study.stem, inherit=False)
-        of_all = [run.read_table(name, inherit=False) for name in names]
-        for path in written:
-            run.add_output(path)
-        return table, *(frame[frame["model"] == study.stem] for frame in of_all)
-    table, heads, features = table_rows(result.frame())
-    about = ["image_id", "category", "subcategory", "memorability"]
-    table = table.merge(images[about], on="image_id", validate="many_to_one")
-    clusters = cluster_labels(study.data.images, args.cluster)
-    with_clusters = table.assign(cluster=table["image_id"].map(clusters))
-    summary = summarise(with_clusters, heads, args.resamples, args.seed)
-    summary = summary.assign(resamples=args.resamples, seed=args.seed)
-    changes = feature_changes(features.assign(cluster=features["image_id"].map(clusters)))
-    path = run.write_table(table[[c.name for c in TABLES["steering"].columns]], "steering", study.stem)
-    replace_model(run, summary, "steering_summary", study.stem)
-    replace_model(run, changes, "steering_features", study.stem)
-    result.finish([path, *written[1:]])
-    return table, summary, changes
+    if not (result.up_to_date and all(path.exists() for path in written)):
+        table, heads, features = table_rows(result.frame())
+        about = ["image_id", "category", "subcategory", "memorability"]
+        table = table.merge(images[about], on="image_id", validate="many_to_one")
+        clusters = cluster_labels(study.data.images, args.cluster)
+        with_clusters = table.assign(cluster=table["image_id"].map(clusters))
+        summary = summarise(with_clusters, heads, args.resamples, args.seed)
+        summary = summary.assign(resamples=args.resamples, seed=args.seed)
+        changes = feature_changes(features.assign(cluster=features["image_id"].map(clusters)))
+        run.write_table(table[[c.name for c in TABLES["steering"].columns]], "steering", study.stem)
+        replace_model(run, summary, "steering_summary", study.stem)
+        replace_model(run, changes, "steering_features", study.stem)
+        result.finish(written)
+    # Read back in either case: what is in memory has more digits, and a later run would draw other figures.
+    table = run.read_table("steering", study.stem, inherit=False)
+    of_all = [run.read_table(name, inherit=False) for name in names]
+    for path in written:
+        run.add_output(path)
+    return table, *(frame[frame["model"] == study.stem] for frame in of_all)
 
 
 def report(run: Run, table: pd.DataFrame, summary: pd.DataFrame) -> None:
