@@ -5,11 +5,13 @@ validation split, and writes mlp_<model>.pth and mlp_history_<model>.csv (with -
 --evaluate predicts the test split once, beside what the MLP has to beat, and writes mlp_metrics.csv,
 mlp_predictions.csv, mlp_curves.csv, mlp_calibration.csv and figures, and the pairs of pictures that are almost the same
 in near_duplicates_<model>.csv. Without a flag: both.
---predict scores files, folders, patterns, the path column of a CSV, or paths from standard input (-), and
-writes predictions.csv; it needs no more than the checkpoint and mlp_<model>.pth in the output folder.
+--predict scores files, folders, patterns, the pictures that a table names, or paths from standard input (-), and
+writes predictions.csv (or --output FILE), in the order given; it needs no more than the checkpoint and mlp_<model>.pth in
+the output folder.
 """
 
 import argparse
+from pathlib import Path
 
 from utils.core.cli import (
     build_parser,
@@ -52,6 +54,19 @@ def get_parser() -> argparse.ArgumentParser:
         "--full-decode",
         action="store_true",
         help="with --predict: decode large JPEGs at full size (otherwise reduced: faster; scores differ by less than 0.001)",
+    )
+    steps.add_argument(
+        "--explain-steps",
+        type=positive_int,
+        default=50,
+        metavar="N",
+        help="with --explain: steps of Integrated Gradients, exactly so many",
+    )
+    steps.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="with --predict: where the scores go (default: predictions.csv in the output folder)",
     )
     _training_flags(parser)
     _evaluation_flags(parser)
@@ -128,6 +143,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError(
             "--precision says how the network computes that scores pictures: name them with --predict PATH."
         )
+    if args.output and not args.predict:
+        raise UserError("--output says where scores go: name the pictures with --predict PATH.")
     if args.predict and args.model_names and len(args.model_names) > 1:
         raise UserError(
             f"--predict scores with one model, found {len(args.model_names)} in --model-names. Name one."
@@ -142,7 +159,7 @@ def main(args: argparse.Namespace) -> None:
     from utils.attribution.explain import explain_scored
     from utils.core.processes import alone, barrier, is_main_rank
     from utils.core.run import Run
-    from utils.prediction import stage
+    from utils.prediction import scoring_stage, stage
 
     # Scoring anybody's pictures is no part of the study: what is on record of it stays.
     kind = "" if args.train or args.evaluate else "predict"
@@ -152,11 +169,11 @@ def main(args: argparse.Namespace) -> None:
                 with alone():  # reading splits.csv meets the other ranks elsewhere
                     stage.learn(run, args)
             barrier()
-        scored = stage.predict(run, args) if args.predict else None
+        scored = scoring_stage.predict(run, args) if args.predict else None
         if scored and args.contact_sheet:
-            stage.draw_contact_sheet(run)
+            scoring_stage.draw_contact_sheet(run, scored[1])
         if scored and args.explain:
-            explain_scored(run, *scored)
+            explain_scored(run, scored[0], scored[1]["path"].tolist(), args.explain_steps)
 
 
 if __name__ == "__main__":

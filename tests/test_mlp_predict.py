@@ -507,8 +507,12 @@ def test_scores_equal_those_of_the_evaluation_and_need_only_two_files(deployed, 
     assert len(both) == len(expected) == 24
     np.testing.assert_allclose(both["memorability_x"], both["prediction"], atol=2e-6)
     np.testing.assert_allclose(both["percentile_x"], both["percentile_y"], atol=1e-6)
-    assert found["rank"].tolist() == list(range(1, 25))
-    assert found["memorability"].is_monotonic_decreasing
+    assert found["path"].is_monotonic_increasing  # in the order given; of a folder, by name
+    assert found.sort_values("rank")["memorability"].is_monotonic_decreasing
+    assert sorted(found["rank"]) == list(range(1, 25))
+    assert set(found["in_training"].astype(str)) == {"True", "False"}
+    trained_on = both["split"].isin(["train", "val"])
+    assert (both["in_training"].astype(str) == trained_on.astype(str)).all()
     assert (found["caveat"] == "random weights: test").all()
 
 
@@ -546,7 +550,7 @@ def test_names_that_are_not_text_are_left_out_by_name(photos):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("file,score\na.jpg,1\n", "expected a column 'path' with one picture per row, found: file, score"),
+        ("thing,score\na.jpg,1\n", "expected a column 'path' with one picture per row, found: thing, score"),
         ("path,score\n", "the column 'path' names no picture"),
         ("path\nnothing.jpg\n", r"There is no picture to score \(nothing.jpg: the file does not exist\)"),
     ],
@@ -685,7 +689,12 @@ def test_contact_sheet_and_explanations(deployed, photos):
     with Image.open(deployed / "contact_sheet.png") as sheet:
         assert sheet.size[0] > 6 * 150
     pair = [photos / "a.jpg", photos / "with space.png"]
-    stage("--predict", *pair, "--output-path", deployed, "--device", "cpu", "--explain")
+    flags = ("--output-path", deployed, "--device", "cpu")
+    with pytest.raises(UserError, match=r"holds the scores of 4 other pictures, .*--output FILE"):
+        stage("--predict", *pair, *flags)
+    stage("--predict", *pair, *flags, "--output", deployed / "pair.csv", "--explain", "--explain-steps", "3")
+    assert read_table(deployed / "pair.csv", "predictions")["path"].tolist() == [str(path) for path in pair]
+    assert len(predictions_in(deployed)) == 6
     overlays = sorted((deployed / "explanations").glob("*.png"))
     assert len(overlays) == 2
     with pytest.raises(UserError, match=r"--explain shows scored pictures: name them with --predict PATH"):
@@ -747,12 +756,12 @@ def test_percentiles_equal_scipys_mean_rank():
     assert expected == [0.0, 12.5, 25.0, 50.0, 100.0]
 
 
-def test_ranks_share_ties_and_order_by_path():
-    scored = pd.DataFrame({"image_id": ["b", "a", "c"], "memorability": [0.5, 0.5, 0.9]})
-    table = rank_scores(scored, np.array([0.5, 0.7]))
-    assert table["path"].tolist() == ["c", "a", "b"]
-    assert table["rank"].tolist() == [1, 2, 2]
-    assert table["percentile"].tolist() == [100.0, 25.0, 25.0]
+def test_ranks_share_ties_and_the_order_is_the_users():
+    table = rank_scores({"b": 0.5, "a": 0.5, "c": 0.9}, ["b", "lost", "c", "a"], np.array([0.5, 0.7]))
+    assert table["path"].tolist() == ["b", "c", "a"]
+    assert table["rank"].tolist() == [2, 1, 2]
+    assert table["percentile"].tolist() == [25.0, 100.0, 25.0]
+    assert "in_training" not in table
 
 
 def test_curves_equal_scikit_learns():

@@ -1,12 +1,15 @@
 """Pictures of what single images' predicted scores rest on."""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from models.score_network import prepare_network
 from utils.attribution.figures import draw_explanation, picture_names
@@ -16,10 +19,12 @@ from utils.attribution.gradients import (
     integrated_gradients,
     internal_batch_size,
 )
-from utils.core.log import log
+from utils.core.log import in_words, log
 from utils.core.run import Run
 from utils.latents.encodings import picture_reader
 from utils.prediction.scoring import Predictor
+
+DRAWING_SECONDS = 0.5  # of one overlay
 
 
 class _Pictures(Sequence):
@@ -37,7 +42,9 @@ class _Pictures(Sequence):
         return self.paths[index], self.read(self.paths[index])
 
 
-def explain_files(predictor: Predictor, paths: Sequence[str], out_dir: Path, caveat: str = "") -> list[Path]:
+def explain_files(
+    predictor: Predictor, paths: Sequence[str], out_dir: Path, caveat: str = "", steps: int = 50
+) -> list[Path]:
     """Draw an attribution overlay per picture: which pixels raise and lower its predicted score.
 
     Args:
@@ -45,16 +52,39 @@ def explain_files(predictor: Predictor, paths: Sequence[str], out_dir: Path, cav
         paths: Readable pictures.
         out_dir: Folder of the overlays.
         caveat: Printed on every overlay (sample data, random weights).
+        steps: Points at which the gradient is taken; never doubled. Every overlay says how well they added up.
 
     Returns:
         The overlays' paths, in the order given.
     """
     pictures = _Pictures(paths, picture_reader(predictor.network, predictor.image_size))
-    log.info("Explaining %d pictures; on a CPU this takes about half a minute to a minute each.", len(paths))
-    explanations = explain_images(
-        predictor.network, pictures, out_dir, device=predictor.device, caveat=caveat
-    )
+    settings = AttributionSettings(steps=steps, max_doublings=0)
+    if paths:
+        seconds = len(paths) * _seconds_per_picture(predictor, pictures[0][1], settings)
+        log.info("Explaining %d pictures at %d steps: about %s.", len(paths), steps, in_words(seconds))
+    with tqdm(total=len(paths), desc="explaining", unit="picture") as bar:
+        explanations = explain_images(
+            predictor.network,
+            pictures,
+            out_dir,
+            settings=settings,
+            device=predictor.device,
+            caveat=caveat,
+            progress=bar.update,
+        )
     return [explanation.path for explanation in explanations]
+
+
+def _seconds_per_picture(predictor: Predictor, pixels: np.ndarray, settings: AttributionSettings) -> float:
+    """Time a few steps on one picture, after a first that warms up; the drawing of an overlay is added."""
+    network = prepare_network(predictor.network, predictor.device)
+    image = torch.from_numpy(pixels[None]).to(predictor.device)
+    few = replace(settings, steps=min(settings.steps, internal_batch_size(settings, predictor.device)))
+    for _ in range(2):
+        started = time.perf_counter()
+        integrated_gradients(network, image, ["timed"], few)
+        taken = time.perf_counter() - started
+    return taken / few.steps * settings.steps + DRAWING_SECONDS
 
 
 def explain_images(
@@ -66,6 +96,7 @@ def explain_images(
     observed: Sequence[float | None] | None = None,
     device: torch.device | str = "cpu",
     caveat: str = "",
+    progress: Callable[[int], object] = lambda count: None,
 ) -> list[Explanation]:
     """Draw what the predicted memorability of arbitrary images rests on, one picture per image.
 
@@ -79,6 +110,7 @@ def explain_images(
         observed: Memorability scores to print beside the predictions, None where unknown.
         device: Where to compute.
         caveat: What must be said on every picture (sample data, random weights).
+        progress: Told how many images are done since it was last told.
 
     Returns:
         One explanation per image, in the order given.
@@ -102,12 +134,13 @@ def explain_images(
             explanation = Explanation.of(names[index], paths[index], attributions, offset, observed[index])
             draw_explanation(image, attributions.maps[offset], explanation, caveat)
             explanations.append(explanation)
+            progress(1)
     return explanations
 
 
-def explain_scored(run: Run, predictor: Predictor, paths: list[str]) -> None:
+def explain_scored(run: Run, predictor: Predictor, paths: list[str], steps: int) -> None:
     """Draw an overlay of each scored picture into ``explanations/``."""
     folder = run.output_path / "explanations"
-    for picture in explain_files(predictor, paths, folder, run.caveat):
+    for picture in explain_files(predictor, paths, folder, run.caveat, steps):
         run.add_output(picture)
     log.info("Wrote %d attribution overlays to %s", len(paths), folder)

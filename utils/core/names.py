@@ -30,7 +30,22 @@ CAVEAT_COLUMN = "caveat"
 RUNS_FOLDER = "runs"  # in the output folder: who wrote what, and runs that did not end well
 SHARDS_FOLDER = "shards"  # in the output folder: what runs need to go on, and nobody else
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".jp2",
+        ".mpo",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+    }
+    | {".heic", ".heif", ".ppm", ".pgm"}
 )
 HALF_PATTERN = r"half([12])_split(\d+)"  # columns with published split halves of a score
 

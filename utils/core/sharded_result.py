@@ -1,6 +1,7 @@
 """The finished shards of one job: read in order, merged, and kept for the pictures that do not change."""
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,9 @@ class ShardedResult:
             return
         root = self.folder.parent.parent
         digests = file_digests(root)
-        names = {str(Path(path).relative_to(root)): digests.of(path) for path in outputs}
+        names = {
+            os.path.relpath(path, root): digests.of(path) for path in outputs
+        }  # --output may lie outside
         if not self.up_to_date:
             pictures = combined_digest((name, seen.digest) for name, seen in sorted(self.read.items()))
             self._manifest |= {"complete": True, "pictures": pictures, "skipped": self.skipped}

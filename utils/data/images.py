@@ -16,9 +16,10 @@ from utils.core.digests import FileContent
 from utils.core.errors import ImageError, UserError
 from utils.core.names import IMAGE_SUFFIXES
 from utils.data.folders import walk
+from utils.data.formats import is_heif, read_heif, refused_by_name, why_unknown
 
 # What a file's content may be, whatever its name says. Pillow knows more, among them EPS, for which it starts Ghostscript.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "MPO", "HEIF")
 MAX_PIXELS = 500_000_000
 MAX_DECODED_BYTES = 2**30
 REDUCE_ABOVE_PIXELS = 2**26  # 8192 x 8192; no network or feature here looks at more than 1024 px
@@ -129,6 +130,10 @@ def _opened(path: Path | str | FileContent) -> Iterator[Image.Image]:
         size = len(path.content) if isinstance(path, FileContent) else Path(path).stat().st_size
         if size == 0:
             raise ImageError(path, "the file is empty")
+        if refusal := refused_by_name(str(path)):
+            raise ImageError(path, refusal)
+        if is_heif(str(path), start_of(path)):
+            read_heif()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             source = io.BytesIO(path.content) if isinstance(path, FileContent) else path
@@ -141,7 +146,7 @@ def _opened(path: Path | str | FileContent) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise ImageError(path, f"it has more than {MAX_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(path, "not a picture, or of an unknown format") from None
+        raise ImageError(path, why_unknown(str(path), start_of(path))) from None
     except Exception as error:  # its decoders raise many kinds on damaged files, some of them unawares
         raise _unreadable(path, error) from None
 
@@ -183,6 +188,14 @@ def _draft_scale(width: int, height: int, least_side: int | None) -> int:
         )
     needed = next(scale for scale in (1, 2, 4, 8) if width * height <= REDUCE_ABOVE_PIXELS * scale**2)
     return max(wanted, needed)
+
+
+def start_of(path: Path | str | FileContent) -> bytes:
+    """Return the first bytes of a picture file, enough to know its kind."""
+    if isinstance(path, FileContent):
+        return path.content[:400]
+    with open(path, "rb") as stream:
+        return stream.read(400)
 
 
 # Pillow's own limit would refuse panoramas and scans that fit in memory; read_rgb has one of its own.

@@ -33,7 +33,7 @@ def write_contact_sheet(table: pd.DataFrame, output_path: Path, caveat: str = ""
     """Write the scored pictures as a grid, the most memorable first.
 
     Args:
-        table: ``path, memorability, percentile, rank``, sorted by rank. Of more than 1,000 pictures the 500 most
+        table: ``path, memorability, percentile, rank``, in any order. Of more than 1,000 pictures the 500 most
             and the 500 least memorable are shown, and the page says so.
         output_path: Folder of the pages; pages of an earlier sheet that are not drawn again are removed.
         caveat: Printed on every page (sample data, random weights).
@@ -41,6 +41,7 @@ def write_contact_sheet(table: pd.DataFrame, output_path: Path, caveat: str = ""
     Returns:
         The pages' paths.
     """
+    table = table.sort_values(["rank", "path"], ignore_index=True)
     most = SHEET_PICTURES_PER_PAGE * SHEET_MOST_PAGES
     title = f"{len(table)} pictures, most memorable first"
     if len(table) > most:

@@ -6,10 +6,8 @@ print(predictor.score(["photos", "more/*.jpg"]))
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,84 +18,23 @@ from numpy.typing import NDArray
 
 from utils.core.caveats import Caveats
 from utils.core.device import computing_in
-from utils.core.errors import UserError
+from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.precision import BF16_CAVEAT
+from utils.prediction.inputs import gather_paths, in_memory
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+    from PIL.Image import Image
     from torch import nn
 
     from utils.core.shards import Batch
 
-PATH_COLUMN = "path"
-STANDARD_INPUT = "-"
+    Picture = str | Path | Image | NDArray
 
 
-def gather_paths(given: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Turn what a user names into picture files.
-
-    Args:
-        given: Picture files, folders (searched through), glob patterns, CSV tables with a ``path`` column (paths
-            relative to the table's folder, or to the current one), and ``-`` for one path per line (or per NUL)
-            on standard input.
-
-    Returns:
-        Sorted paths, each once, and (path, reason) of those left out: named in a table or on standard input
-        but not there, or with a name that cannot be written down as UTF-8.
-
-    Raises:
-        UserError: A path that does not exist, a folder or pattern without a picture, a table without ``path``,
-            or nothing at all.
-    """
-    from utils.data.folders import as_utf8, is_utf8
-    from utils.data.images import list_images
-
-    files: set[str] = set()
-    skipped: list[tuple[str, str]] = []
-    for text in given:
-        if text == STANDARD_INPUT:
-            names, folder = _lines_of_standard_input(), Path()
-        elif text.lower().endswith(".csv") and Path(text).is_file():
-            names, folder = _paths_in_table(Path(text)), Path(text).parent
-        else:
-            files.update(map(str, list_images([text])))
-            continue
-        for name in names:
-            path = next((path for path in (folder / name, Path(name)) if path.is_file()), None)
-            if path is None:
-                skipped.append((name, "the file does not exist"))
-            else:
-                files.add(str(path))
-    unwritable = sorted(name for name in files if not is_utf8(name))
-    skipped += [(as_utf8(name), "its name is not UTF-8") for name in unwritable]
-    paths = sorted(files.difference(unwritable))
-    if not paths:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3]) or "no path was given"
-        raise UserError(f"There is no picture to score ({reasons}). Name files, folders, patterns or a CSV.")
-    return paths, skipped
-
-
-def _lines_of_standard_input() -> list[str]:
-    content = os.fsdecode(sys.stdin.buffer.read())
-    lines = content.split("\0") if "\0" in content else content.splitlines()
-    return [line.strip("\r\n") for line in lines if line.strip()]
-
-
-def _paths_in_table(path: Path) -> list[str]:
-    from utils.core.tables import read_csv
-
-    frame = read_csv(path, text_columns=[PATH_COLUMN])
-    if PATH_COLUMN not in frame.columns:
-        raise UserError(
-            f"{path}: expected a column '{PATH_COLUMN}' with one picture per row, found: "
-            f"{', '.join(map(str, frame.columns))}."
-        )
-    names = [str(name).strip() for name in frame[PATH_COLUMN] if str(name).strip()]
-    if not names:
-        raise UserError(f"{path}: the column '{PATH_COLUMN}' names no picture.")
-    return names
+DIGEST_LENGTH = 16  # characters of a SHA-256 that tell pictures apart
 
 
 @dataclass
@@ -113,6 +50,8 @@ class Predictor:
         identity: SHA-256 of encoder and head file.
         skipped: (path, reason) of the files the last call of `score` left out.
         precision: ``float32`` or ``bf16``, of the network.
+        training_digests: Beginnings of the SHA-256 of the pictures that the head was trained on; empty where it does
+            not say.
     """
 
     network: nn.Module
@@ -123,6 +62,7 @@ class Predictor:
     identity: tuple[str, str]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     precision: str = "float32"
+    training_digests: frozenset[str] = frozenset()
 
     @property
     def caveat(self) -> str:
@@ -150,38 +90,76 @@ class Predictor:
 
     def score(
         self,
-        paths: str | Path | Iterable[str | Path],
+        pictures: Picture | Iterable[Picture],
         batch_size: int = 8,
         workers: int = 2,
         draft: bool = True,
     ) -> pd.DataFrame:
-        """Score pictures: files, folders, patterns, CSV tables with a ``path`` column.
+        """Score pictures: files, folders, patterns, tables that name files, PIL images, arrays.
 
         Args:
-            paths: One, or several.
+            pictures: One, or several, in any mixture. An array is (H, W, 3), uint8, or float in [0, 1]; pictures in
+                memory are called ``image 0``, ``image 1`` ... by their place in the list.
             batch_size: Pictures per pass; does not change the scores beyond rounding.
             workers: Threads that read pictures ahead of the computation.
             draft: Whether JPEGs much larger than the network's input are decoded reduced: faster, and scores that
                 differ by less than 0.001.
 
         Returns:
-            ``path, memorability, percentile, rank``, the most memorable first. Files that cannot be read are
-            left out, warned of, and kept in `skipped`.
+            ``path, memorability, percentile, rank`` (1: the most memorable), in the order given, the pictures of a
+            folder or pattern sorted; ``in_training`` where the head knows its training pictures (see
+            `rank_scores`). Files that cannot be read are left out, warned of, and kept in `skipped`.
 
         Raises:
-            UserError: A path that does not exist, or not one readable picture.
+            UserError: A path that does not exist, something that is no picture, or not one readable picture.
         """
-        given = [paths] if isinstance(paths, str | Path) else list(paths)
-        files, skipped = gather_paths([str(path) for path in given])
-        with tempfile.TemporaryDirectory(prefix="memorability-") as folder:
-            result = score_files(
-                self, files, Path(folder), batch_size=batch_size, workers=workers, draft=draft
-            )
-            table = rank_scores(result.frame(), self.training_scores)
-        self.skipped = skipped + result.skipped
+        from utils.core.digests import file_digests
+
+        alone = isinstance(pictures, str | Path | np.ndarray) or not isinstance(pictures, Iterable)
+        given: list[Any] = [pictures] if alone else list(pictures)  # type: ignore[arg-type]
+        self.skipped = []
+        paths = [str(one) if isinstance(one, str | Path) else None for one in given]
+        files: dict[str, None] = {}
+        for one, path in enumerate(paths):
+            if path is None:
+                files[f"image {one}"] = None
+                continue
+            found, skipped = gather_paths([path], may_be_empty=len(given) > 1)
+            files |= dict.fromkeys(found)
+            self.skipped += skipped
+        scored = self._score_in_memory(given, batch_size)
+        on_disk = [name for name in files if name not in scored]
+        digests: dict[str, str] = {}
+        if on_disk:
+            with tempfile.TemporaryDirectory(prefix="memorability-") as folder:
+                result = score_files(
+                    self, on_disk, Path(folder), batch_size=batch_size, workers=workers, draft=draft
+                )
+                rows = result.frame()
+                known = file_digests(Path(folder))
+                digests = {name: known.of(name) for name in rows["image_id"]} if self.training_digests else {}
+            scored |= dict(zip(rows["image_id"], rows["memorability"], strict=True))
+            self.skipped += result.skipped
         for name, reason in self.skipped:
             log.warning("Left out %s: %s", name, reason)
-        return table
+        return rank_scores(scored, files, self.training_scores, digests, self.training_digests)
+
+    def _score_in_memory(self, given: Sequence[Any], batch_size: int) -> dict[str, float]:
+        """Score those of some pictures that are no files; return their scores by name."""
+        from utils.latents.encodings import picture_reader
+
+        read = picture_reader(self.network, self.image_size)
+        named = [(f"image {n}", one) for n, one in enumerate(given) if not isinstance(one, str | Path)]
+        scores: dict[str, float] = {}
+        for start in range(0, len(named), batch_size):
+            batch = named[start : start + batch_size]
+            try:
+                pixels = [read(in_memory(picture, name)) for name, picture in batch]  # type: ignore[arg-type]
+            except ImageError as error:
+                raise UserError(f"{error.path} cannot be scored: {error.reason}.") from None
+            values = self.score_pixels(np.stack(pixels))
+            scores |= {name: float(value) for (name, _), value in zip(batch, values, strict=True)}
+        return scores
 
 
 def load_predictor(
@@ -234,7 +212,14 @@ def load_predictor(
         meta,
         (encoder["sha256"], checkpoint_sha256(head_path)),
         precision=resolve_precision(precision, where),
+        training_digests=frozenset(meta.get("training_pictures") or _digests_beside(head_path)),
     )
+
+
+def _digests_beside(head_path: Path) -> list[str]:
+    """Return the digests of the training pictures that stand in a file beside a head; none without the file."""
+    path = head_path.with_suffix(".pictures.txt")
+    return path.read_text(encoding="utf-8").split() if path.is_file() else []
 
 
 def _choose_files(folder: Path, model: str | None) -> tuple[Path, Path]:
@@ -294,6 +279,7 @@ def score_files(
     on_error: str = "skip",
     overwrite: bool = False,
     draft: bool = True,
+    job: str = "predictions",
 ) -> Any:
     """Score picture files, reading ahead of the computation, resumable, over any number of ranks.
 
@@ -306,6 +292,7 @@ def score_files(
         on_error: ``skip`` or ``fail``, for unreadable pictures.
         overwrite: Score again what was scored before.
         draft: Decode large JPEGs reduced; see `utils.data.images.load_pixels`.
+        job: What to call the work, for runs that write other lists.
 
     Returns:
         `utils.core.shards.ShardedResult` with a row ``image_id`` (the path), ``memorability`` per readable picture.
@@ -327,7 +314,7 @@ def score_files(
         "precision": predictor.precision,
     }
     return run_sharded(
-        "predictions",
+        job,
         pd.DataFrame({"image_id": list(files), "path": list(files)}),
         partial(_score_batch, predictor),
         output_path=output_path,
@@ -355,22 +342,36 @@ def _score_batch(predictor: Predictor, ids: list[str], values: list[NDArray]) ->
     return Batch([{"memorability": float(score)} for score in scores])
 
 
-def rank_scores(scored: pd.DataFrame, training_scores: NDArray) -> pd.DataFrame:
-    """Add percentile and rank to scores.
+def rank_scores(
+    scored: Mapping[str, float],
+    order: Iterable[str],
+    training_scores: NDArray,
+    digests: Mapping[str, str] | None = None,
+    training_digests: frozenset[str] = frozenset(),
+) -> pd.DataFrame:
+    """Make the table of scores, in the order given.
 
     Args:
-        scored: ``image_id`` (the path) and ``memorability``.
+        scored: Score by path.
+        order: Paths; those without a score are left out.
         training_scores: Observed scores of the training images.
+        digests: SHA-256 by path, to be told apart from training pictures.
+        training_digests: Beginnings of those of the training pictures (`DIGEST_LENGTH`); empty where nobody knows.
 
     Returns:
-        ``path, memorability, percentile, rank``, the most memorable first; equal scores by path.
+        ``path, memorability, percentile, rank``; and where it is known which pictures the head was trained on,
+        ``in_training``: a score of such a picture is remembered and no prediction.
     """
+    import pandas as pd
+
     from utils.prediction.curves import training_percentile
 
-    table = scored.rename(columns={"image_id": "path"})[["path", "memorability"]]
-    table = table.sort_values(["memorability", "path"], ascending=[False, True], ignore_index=True)
+    paths = [path for path in order if path in scored]
+    table = pd.DataFrame({"path": paths, "memorability": [float(scored[path]) for path in paths]})
     table["percentile"] = training_percentile(table["memorability"].to_numpy(), training_scores)
     table["rank"] = table["memorability"].rank(method="min", ascending=False).astype(int)
+    if training_digests and digests:
+        table["in_training"] = [digests.get(path, "")[:DIGEST_LENGTH] in training_digests for path in paths]
     return table
 
 
@@ -381,6 +382,7 @@ def describe_extremes(table: pd.DataFrame, count: int = 10) -> str:
         table: From `rank_scores`.
         count: How many of each; with fewer than twice as many pictures, all are listed once.
     """
+    table = table.sort_values(["rank", "path"], ignore_index=True)
     lines = [f"{'rank':>6}  {'score':>7}  {'percentile':>10}  picture"]
     parts = [("", table)] if len(table) <= 2 * count else [("most", table[:count]), ("least", table[-count:])]
     for name, part in parts:

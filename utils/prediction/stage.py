@@ -13,8 +13,6 @@ from models.mlp import MemorabilityMLP
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.names import DEFAULT_IMAGE_SIZE, TEST
-from utils.core.precision import settle_precision
-from utils.core.processes import is_main_rank
 from utils.core.records import package_versions
 from utils.core.run import Run
 from utils.core.tables import kept_rows, output_file, read_table
@@ -22,7 +20,6 @@ from utils.data.images import load_pixels
 from utils.latents.codes import find_code_models
 from utils.prediction import evaluation as judge
 from utils.prediction import figures as mlp_figures
-from utils.prediction.contact_sheet import write_contact_sheet
 from utils.prediction.curves import calibration_table, curve_table, training_percentile
 from utils.prediction.data import PredictionData, load_prediction_data, training_digest
 from utils.prediction.near_duplicates import find_near_duplicates, group_near_duplicates
@@ -31,14 +28,7 @@ from utils.prediction.predictors import ERROR, MLP, RIDGE, Predictions, predict_
 from utils.prediction.repeats import over_splits
 from utils.prediction.ridge import fit_standardisation
 from utils.prediction.rivals import gather_rivals, rival_rows
-from utils.prediction.scoring import (
-    Predictor,
-    describe_extremes,
-    gather_paths,
-    load_predictor,
-    rank_scores,
-    score_files,
-)
+from utils.prediction.scoring import DIGEST_LENGTH
 from utils.prediction.training import (
     TrainingResult,
     TrainingSettings,
@@ -128,6 +118,7 @@ def head_meta(run: Run, data: PredictionData, result: TrainingResult, searched: 
         "score_column": data.score_column,
         "dataset": data.dataset_name,
         "split_sha256": training_digest(data, data.split),
+        "training_pictures": _training_pictures(run, data),
         "settings": {**asdict(result.settings), "hidden_sizes": list(result.settings.hidden_sizes)},
         "searched": searched,
         "best_epoch": result.best_epoch,
@@ -135,6 +126,13 @@ def head_meta(run: Run, data: PredictionData, result: TrainingResult, searched: 
         "versions": package_versions(),
         "caveats": run.caveats,
     }
+
+
+def _training_pictures(run: Run, data: PredictionData) -> list[str]:
+    """Return the beginnings of the SHA-256 of the pictures that a head learns from or stops by, where there are pictures."""
+    seen = np.concatenate([data.split.train, data.split.val])
+    paths = data.images.loc[data.images["position"].isin(seen), "path"]
+    return sorted({run.digests.of(path)[:DIGEST_LENGTH] for path in paths if path})
 
 
 def saved_settings(meta: dict[str, Any]) -> tuple[TrainingSettings, bool]:
@@ -429,50 +427,3 @@ def evaluate(run: Run, args: Namespace, data: PredictionData) -> None:
     write_evaluation(run, args, data, evaluation, splits)
     draw_evaluation(run, args, data, evaluation)
     log.info("%s", summary(evaluation.metrics))
-
-
-def predict(run: Run, args: Namespace) -> tuple[Predictor, list[str]] | None:
-    """Score pictures with what is in the output folder.
-
-    Returns:
-        What scored them, and the paths of the scored, best first; None on ranks other than 0.
-    """
-    name = args.model_names[0] if args.model_names else None
-    files, skipped = gather_paths(args.predict)
-    if skipped and args.on_error == "fail":
-        raise UserError(f"{skipped[0][0]}: {skipped[0][1]}. Leave such files out with --on-error skip.")
-    if args.limit and args.limit < len(files):
-        files = [files[place * len(files) // args.limit] for place in range(args.limit)]
-    settle_precision(args, run, ["predicted score"])
-    predictor = load_predictor(args.output_path, name, str(run.device), args.precision)
-    check_image_size(args, predictor.image_size, f"mlp_{predictor.meta['encoder']['stem']}.pth")
-    run.note_caveats(predictor.meta.get("caveats", []))
-    result = score_files(
-        predictor, files, args.output_path, batch_size=args.batch_size, workers=args.workers,
-        on_error=args.on_error, overwrite=args.overwrite, draft=not args.full_decode,
-    )  # fmt: skip
-    if not is_main_rank():
-        return None
-    path = output_file(args.output_path, "predictions")
-    if result.up_to_date:
-        table = run.read_table("predictions")
-    else:
-        table = rank_scores(result.frame(), predictor.training_scores)
-        run.write_table(table, "predictions")
-    result.finish([path])
-    run.report_skipped([*skipped, *result.skipped])
-    run.count(images=len(files) + len(skipped), done=len(table))
-    log.info(
-        "Scored %d of %d pictures (path, score, percentile and rank are in %s).\n%s",
-        len(table),
-        len(files) + len(skipped),
-        path,
-        describe_extremes(table),
-    )
-    return predictor, table["path"].tolist()
-
-
-def draw_contact_sheet(run: Run) -> None:
-    """Draw the scored pictures as a grid, the most memorable first."""
-    for page in write_contact_sheet(run.read_table("predictions"), run.output_path, run.caveat):
-        log.info("Wrote %s", run.add_output(page))

@@ -200,13 +200,18 @@ TABLES: dict[str, Table] = {
     "predictions": Table(
         "predictions.csv",
         "python mlp_predict.py --predict PATH",
-        "Scores of the pictures that were asked for, the most memorable first.",
+        "Scores of the pictures that were asked for, in the order given (`--output FILE` puts them elsewhere).",
         (
             text("path", "the picture, as it was found"),
             real("memorability", "predicted memorability score, in units of the training scores"),
             real("percentile", "share of (observed) training scores below it, ties counted half", "%"),
             integer("rank", "1: the most memorable; equal scores share the better rank"),
+            boolean(
+                "in_training",
+                "whether the head was trained on this very file: then its score is no prediction",
+            ),
         ),
         key=("path",),
+        optional=("in_training",),
     ),
 }
