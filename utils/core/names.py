@@ -35,7 +35,6 @@ IMAGE_SUFFIXES = frozenset(
         ".jpeg",
         ".jpe",
         ".jfif",
-        ".jp2",
         ".mpo",
         ".png",
         ".bmp",

@@ -19,7 +19,7 @@ from utils.data.folders import walk
 from utils.data.formats import is_heif, read_heif, refused_by_name, why_unknown
 
 # What a file's content may be, whatever its name says. Pillow knows more, among them EPS, for which it starts Ghostscript.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "MPO", "HEIF")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "HEIF")
 MAX_PIXELS = 500_000_000
 MAX_DECODED_BYTES = 2**30
 REDUCE_ABOVE_PIXELS = 2**26  # 8192 x 8192; no network or feature here looks at more than 1024 px
@@ -123,6 +123,12 @@ def _unreadable(path: Path | str | FileContent, error: Exception) -> ImageError:
     return ImageError(path, f"cannot be read ({reason.removesuffix('.')})")
 
 
+def _formats_here() -> list[str]:
+    """Return those of `FORMATS` that this Pillow, with what is installed beside it, can read."""
+    Image.init()  # does nothing but the first time
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 @contextmanager
 def _opened(path: Path | str | FileContent) -> Iterator[Image.Image]:
     """Open a picture of a known format; whatever Pillow stumbles over in the block becomes an ImageError."""
@@ -137,7 +143,7 @@ def _opened(path: Path | str | FileContent) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             source = io.BytesIO(path.content) if isinstance(path, FileContent) else path
-            with Image.open(source, formats=FORMATS) as image:
+            with Image.open(source, formats=_formats_here()) as image:
                 yield image
     except ImageError:
         raise
