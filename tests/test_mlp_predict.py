@@ -238,7 +238,13 @@ def test_under_torchrun_the_training_rank_meets_the_others_once(output, pictures
     meetings = []
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "barrier", lambda: meetings.append(os.environ["RANK"]))
+    over = Namespace(is_completed=lambda: True, wait=lambda: None)
+
+    def meet(async_op: bool) -> Namespace:
+        meetings.append(os.environ["RANK"])
+        return over
+
+    monkeypatch.setattr(torch.distributed, "barrier", meet)
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
         stage("--data-dir", pictures, "--output-path", output, *FAST, "--train", "--epochs", "1")
