@@ -50,3 +50,25 @@ def draw_clustered(
 def population_rho(r: float) -> float:
     """Return Spearman's rho of a bivariate normal population with Pearson's r."""
     return 6 / np.pi * np.arcsin(r / 2)
+
+
+def draw_confounded(
+    rng: np.random.Generator, sizes: np.ndarray, icc: float = 0.5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw two normal columns that share a cause and nothing else: their partial rank correlation given it is 0.
+
+    Args:
+        rng: source of randomness.
+        sizes: (G,) images per cluster.
+        icc: share of each column's variance that lies between clusters.
+
+    Returns:
+        x, y, their cause and the clusters' codes, each (n,).
+    """
+    # Ranks of normal columns with Pearson's r correlate a little less than r; the rest of x and y makes up for that, so
+    # that rho(x, y) = rho(x, cause) rho(y, cause) in the population.
+    shared = population_rho(np.sqrt(0.5)) ** 2
+    rest = 2 * (2 * np.sin(np.pi * shared / 6)) - 1
+    x, y, codes = draw_clustered(rng, sizes, icc, rest, rest)
+    cause = draw_clustered(rng, sizes, icc)[0]
+    return x + cause, y + cause, cause, codes

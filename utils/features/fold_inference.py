@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from utils.statistics.resampling import Resampler, correlate_resampled
+from utils.statistics.resampling import FISHER, Resampler, correlate_resampled
 
 OVERLAP_VARIANCE = {"ridge": 2.0, "gradient boosting": 1.5}
 """Variance of a rho pooled over folds, over what it would be if the folds' fits shared no image.
@@ -172,7 +172,7 @@ def fold_interval(
     resampler = Resampler(len(predicted), resamples, seed, clusters)
     codes = np.unique(folds, return_inverse=True)[1]
     rho, samples = correlate_resampled(predicted[:, None], target[:, None], resampler, codes)
-    ends = [float(end[0, 0]) for end in resampler.interval(rho, samples, correlation=True)]
+    ends = [float(end[0, 0]) for end in resampler.interval(rho, samples, FISHER)]
     z, *reach = np.arctanh(np.clip([float(rho[0, 0]), *ends], -1 + 1e-9, 1 - 1e-9))
     low, high = (float(np.tanh(z + np.sqrt(OVERLAP_VARIANCE[learner]) * (end - z))) for end in reach)
     return low, high

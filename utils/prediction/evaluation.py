@@ -45,7 +45,6 @@ DIFFERENCES = (
     (RECOGNITION, SUBCATEGORY_MEAN),
 )
 CEILING_SPLITS = 50
-BCA_BELOW = 100  # with fewer images (or clusters) percentile intervals of AP and R2 cover 0.81 to 0.90, BCa ones near 0.95
 LEAST_KNOWN = (
     0.5  # a predictor that knows fewer of the test images is left out, not the images it does not know
 )
@@ -117,9 +116,7 @@ def metric_table(
             [
                 _correlations(known, observed, predicted, resamples, seed, codes),
                 calibration_line(observed, predicted, Resampler(len(known), resamples, seed, codes)),
-                classification_metrics(
-                    observed > threshold, predicted, threshold, resamples, seed, codes, BCA_BELOW
-                ),
+                classification_metrics(observed > threshold, predicted, threshold, resamples, seed, codes),
             ],
             ignore_index=True,
         )
@@ -151,15 +148,13 @@ def _correlations(
     """Rho, errors and R2, and rho inside categories and inside subcategories: what is left of it beyond recognition."""
     category = test["category"].fillna("").astype(str)
     grouped = category if (category != "").all() and category.nunique() > 1 else None
-    parts = [regression_metrics(observed, predicted, resamples, seed, grouped, codes, BCA_BELOW)]
+    parts = [regression_metrics(observed, predicted, resamples, seed, grouped, codes)]
     subcategory = test.get("subcategory", pd.Series("", index=test.index)).fillna("").astype(str)
     labels = category + "/" + subcategory
     inside = ((labels.map(labels.value_counts()) >= MIN_SUBCATEGORY) & (subcategory != "")).to_numpy()
     if labels[inside].nunique() > 1:
         some = None if codes is None else pd.factorize(codes[inside], sort=True)[0]
-        found = regression_metrics(
-            observed[inside], predicted[inside], resamples, seed, labels[inside], some, BCA_BELOW
-        )
+        found = regression_metrics(observed[inside], predicted[inside], resamples, seed, labels[inside], some)
         row = found[found["metric"] == "spearman_within_category"]
         parts.append(row.assign(metric="spearman_within_subcategory"))
     found = pd.concat(parts, ignore_index=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,9 @@ from utils.data.splits import load_splits
 from utils.latents.codes import CodeSet, open_latents
 from utils.prediction.partition import split_positions
 from utils.prediction.ridge import fit_ridge
+from utils.statistics.cluster_tests import FEW_CLUSTERS
 from utils.statistics.clusters import find_clusters
-from utils.statistics.resampling import Resampler, correlate_resampled
+from utils.statistics.resampling import FISHER, Resampler, correlate_resampled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,12 +80,15 @@ def curve_rows(values: NDArray, target: NDArray, layers: Sequence[str], resample
     rho, samples = correlate_resampled(target[:, None], values, resampler)
     rho, samples = rho[0], samples[:, 0]
     empty = np.full(len(layers), np.nan)
-    low = high = band_low = band_high = empty
-    if len(samples):
-        low, high = resampler.interval(rho, samples)
-        # the jackknife's values are no draws: its bands would need others
-        if len(samples) == resampler.resamples:
-            band_low, band_high = simultaneous_bands(rho, samples, resampler.standard_error(samples))
+    low, high = resampler.interval(rho, samples, FISHER)
+    band_low = band_high = empty
+    drawn = samples
+    if (
+        resampler.clusters is not None
+    ):  # bands need whole curves drawn; those without one cluster are no draws
+        drawn = correlate_resampled(target[:, None], values, replace(resampler, draw=True))[1][:, 0]
+    if resampler.clusters is None or resampler.units >= FEW_CLUSTERS:
+        band_low, band_high = simultaneous_bands(rho, drawn, resampler.standard_error(samples))
     return pd.DataFrame(
         {
             "layer": list(layers),

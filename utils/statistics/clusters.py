@@ -43,15 +43,19 @@ class Clustering:
     def resampler_within(
         self, frame: pd.DataFrame, strata: pd.Series, resamples: int, seed: int
     ) -> Resampler | None:
-        """Return how clusters are resampled inside strata; None where a cluster lies in several, or none are there."""
+        """Return how clusters are resampled inside strata.
+
+        None with fewer than 3 clusters, where one lies in several strata, or where a stratum holds one only, of whose
+        spread nothing is known.
+        """
         codes = self.codes(frame)
         if codes is None or not len(codes):
             return None
         groups = pd.factorize(strata.loc[frame.index], sort=True)[0]
         pairs = np.unique(np.column_stack([codes, groups]), axis=0)
-        if len(pairs) > len(np.unique(codes)):
+        if len(pairs) > len(np.unique(codes)) or (np.bincount(pairs[:, 1]) < 2).any():
             return None
-        return Resampler(len(frame), resamples, seed, codes, pairs[:, 1])
+        return Resampler(len(frame), resamples, seed, codes, within=pairs[:, 1])
 
 
 def find_clusters(frame: pd.DataFrame, choice: str | None = None) -> Clustering:

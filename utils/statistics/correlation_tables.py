@@ -58,12 +58,15 @@ __all__ = [
 ]
 
 
+NOT_BY_CATEGORY = ("within_category", "within_category_over_ceiling", "within_category_independent")
+NOT_BY_CATEGORY += ("fixed_categories", "bootstrap")
 HELD_CONSTANT = ("within_category", "within_subcategory", "given_covariates")
 _FIVE = ("rho", "ci_low", "ci_high", "p", "q")
 CORRELATION_COLUMNS = [
     *("measure", "target", "n", "cluster", "clusters"),
-    *("rho", "se", "ci_low", "ci_high", "p", "q", "p_equivalence"),
+    *("rho", "se", "ci_low", "ci_high", "p", "q", "p_wild", "p_equivalence"),
     *("se_independent", "ci_low_independent", "ci_high_independent", "p_independent"),
+    *("se_bootstrap", "ci_low_bootstrap", "ci_high_bootstrap"),
     *("se_fixed_categories", "ci_low_fixed_categories", "ci_high_fixed_categories"),
     *("resamples", "seed"),
     *(f"{name}_within_category" for name in _FIVE),
@@ -74,7 +77,9 @@ CORRELATION_COLUMNS = [
     *(f"{name}_given_covariates" for name in _FIVE),
     *("ceiling", "ci_low_ceiling", "ci_high_ceiling"),
     *("rho_over_ceiling", "ci_low_rho_over_ceiling", "ci_high_rho_over_ceiling"),
-    *("ceiling_within_category", "rho_within_category_over_ceiling"),
+    *("ceiling_within_category", "ci_low_ceiling_within_category", "ci_high_ceiling_within_category"),
+    "rho_within_category_over_ceiling",
+    *("ci_low_rho_within_category_over_ceiling", "ci_high_rho_within_category_over_ceiling"),
     *("mean", "sd", "median"),
 ]
 DIFFERENCE_COLUMNS = [
@@ -209,7 +214,7 @@ def correlations_by_category(
     _warn_undefined(reasons)
     _say_few_categories(parts, options.clustering)
     whole = add_q(pd.concat(parts, ignore_index=True))
-    return whole.drop(columns=[name for name in whole if "within_category" in name or "fixed_categ" in name])
+    return whole.drop(columns=[name for name in whole if name.endswith(NOT_BY_CATEGORY)])
 
 
 def add_q(table: pd.DataFrame, family: Sequence[str] = ()) -> pd.DataFrame:
@@ -250,9 +255,9 @@ def paired_difference(
     """Compare how strongly two measures of the same images correlate with a target, for many pairs.
 
     Both rhos of a pair come from the same resamples of the images that have both measures, so what the
-    measures share does not widen the interval of their difference. p is twice the smaller tail of the
-    resampled differences around 0 (with one added to both counts, hence never 0); its smallest value is 2 /
-    (resamples + 1). With few clusters both come from the jackknife (`utils.statistics.resampling`).
+    measures share does not widen the interval of their difference. With clusters interval and p come from the
+    jackknife (`utils.statistics.resampling`). Of single images p is twice the smaller tail of the resampled
+    differences around 0 (with one added to both counts, hence never 0); its smallest value is 2 / (resamples + 1).
 
     Args:
         frame: one row per image.

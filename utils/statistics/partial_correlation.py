@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import stats
 
 from utils.statistics.bootstrap import make_ranking, rank_correlations
-from utils.statistics.cluster_tests import cluster_robust_p, residuals
-from utils.statistics.rank_correlation import SpearmanBootstrap, as_matrices, p_value
-from utils.statistics.resampling import JACKKNIFE, Resampler
+from utils.statistics.cluster_tests import residuals
+from utils.statistics.rank_correlation import SpearmanBootstrap, as_matrices, p_value, rho_p
+from utils.statistics.resampling import FISHER, Resampler
 
 SINGULAR = (
     1e-9  # share of a column's variance of ranks that the covariates leave, below which nothing is left
@@ -63,7 +63,7 @@ def bootstrap_partial_spearman(
         resamples: number of bootstrap resamples of the images.
         seed: seed of the resampling.
         clusters: (n,) codes 0..G-1 of images that are resampled together, or None for single images; interval and p
-            are then those of `utils.statistics.resampling` and `utils.statistics.cluster_tests`.
+            are then those of `utils.statistics.resampling`.
 
     Returns:
         A `SpearmanBootstrap` of plain numbers.
@@ -75,9 +75,9 @@ def bootstrap_partial_spearman(
     rho, p = partial_spearman(x[:, 0], y[:, 0], covariates)
     resampler = Resampler(len(x), resamples, seed, clusters)
     _, samples = partial_correlations(x, y, covariates, resampler)
-    low, high = (float(end) for end in resampler.interval(rho, samples[:, 0, 0], correlation=True))
+    low, high = (float(end) for end in resampler.interval(rho, samples[:, 0, 0], FISHER))
     if clusters is not None:
-        p = partial_cluster_p(x[:, 0], y[:, 0], covariates, clusters, seed)
+        p = float(rho_p(np.float64(rho), samples[:, 0, 0], resampler))
     return SpearmanBootstrap(rho, low, high, p, len(x), resamples, seed, samples[:, 0, 0])
 
 
@@ -112,27 +112,6 @@ def partial_correlations(
         return np.clip(rho[:, :first, first:], -1, 1)
 
     return resampler.evaluate(statistic, columns=columns.shape[1])
-
-
-def partial_cluster_p(
-    x: np.ndarray, y: np.ndarray, covariates: np.ndarray, clusters: np.ndarray, seed: int = 0
-) -> float:
-    """Return the cluster-robust p-value of a partial rank correlation being 0 (see `rho_p`).
-
-    Args:
-        x: (n,) finite numbers.
-        y: (n,) finite numbers.
-        covariates: (n, c) finite numbers, held constant.
-        clusters: (n,) codes 0..G-1.
-        seed: seed of the wild draws with few clusters.
-    """
-    ranks = stats.rankdata(np.column_stack([x, y, covariates]), axis=0)
-    p = cluster_robust_p(ranks[:, 0], ranks[:, 1], clusters, _design(ranks[:, 2:]), seed)
-    left_out = Resampler(len(x), 1, seed, clusters)
-    if left_out.scheme != JACKKNIFE or np.isnan(p):
-        return p
-    rho, samples = partial_correlations(ranks[:, :1], ranks[:, 1:2], ranks[:, 2:], left_out)
-    return float(np.maximum(p, left_out.p_of_zero(rho, samples, correlation=True)[0, 0]))
 
 
 def covariate_matrix(frame: pd.DataFrame, names: Sequence[str]) -> np.ndarray:

@@ -1,13 +1,14 @@
 """How good a prediction of memorability is: regression and above/below metrics with intervals.
 
 Resamples are counts per image (`utils/statistics/resampling.py`), so every metric of a resample is a weighted one and
-nothing is copied.
+nothing is copied. Intervals are percentiles of resampled images, or of clusters left out one by one; those of R2 and
+average precision, whose bootstrap distributions are biased and skewed, come from leaving out below 100 images as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ import pandas as pd
 from utils.core.log import log
 from utils.statistics.bootstrap import make_ranking, rank_correlations
 from utils.statistics.rank_correlation import rho_p
-from utils.statistics.resampling import Resampler, Statistic, bca_interval, leave_one_out
+from utils.statistics.resampling import FISHER, LOGIT, PLAIN, UNEXPLAINED, Resampler, Statistic
 
 METRIC_COLUMNS = ["metric", "value", "ci_low", "ci_high", "n"]
 CLUSTER_COLUMNS = ["ci_low_independent", "ci_high_independent", "p", "p_independent"]
 CORRELATIONS = ("spearman", "spearman_within_category")
-SKEWED = ("r2", "ap")  # metrics whose percentile interval is too narrow at small n
+SCALES = {**dict.fromkeys(CORRELATIONS, FISHER), "r2": UNEXPLAINED, "ap": LOGIT}
+SKEWED = ("r2", "ap")
+FEW_IMAGES = 100  # below it the percentile interval of the skewed ones is too narrow
 # Where a metric ends, for those that do not lie in [0, 1].
 LEAST = {**dict.fromkeys(CORRELATIONS, -1.0), "r2": -np.inf}
 MOST = {"mse": np.inf, "mae": np.inf}
@@ -33,9 +36,8 @@ def regression_metrics(
     seed: int = 0,
     groups: Sequence | None = None,
     clusters: np.ndarray | None = None,
-    bca_below: int = 0,
 ) -> pd.DataFrame:
-    """Return Spearman's rho, MSE, MAE and R2 of a prediction, with 95 % percentile bootstrap intervals.
+    """Return Spearman's rho, MSE, MAE and R2 of a prediction, with 95 % intervals.
 
     Args:
         observed: (n,) finite scores.
@@ -45,8 +47,6 @@ def regression_metrics(
         seed: seed of the resampling.
         groups: (n,) labels (categories); adds `spearman_within_category`, pooled over the groups.
         clusters: (n,) codes 0..G-1 of images that are resampled together, or None for single images.
-        bca_below: with fewer images (or clusters) the interval of R2 is the bias-corrected and accelerated one,
-            which covers where the percentile one does not.
 
     Returns:
         Columns `metric, value, ci_low, ci_high, n`, a row each for `spearman` (larger is better), `mse`,
@@ -77,20 +77,9 @@ def regression_metrics(
         return np.stack([rhos[0], mse, mae, r2, *rhos[1:]], axis=1)
 
     names = ["spearman", "mse", "mae", "r2", "spearman_within_category"][: 3 + len(rankings)]
-    plan = _Plan(len(observed), resamples, seed, clusters, bca_below)
-    table = _with_intervals(names, evaluate, plan)
-    if clusters is None:
-        return table
-    at = table.set_index("metric")["value"]
-    for name, some in (("p", clusters), ("p_independent", None)):
-        estimates = {
-            metric: float(
-                rho_p(observed[:, None], predicted[:, None], np.array([[at[metric]]]), some, s, seed)[0, 0]
-            )
-            for metric, s in zip(CORRELATIONS, strata, strict=False)
-        }
-        table[name] = table["metric"].map(estimates).astype(np.float64)
-    return table
+    lost = {name: 2 if s is None else int(s.max()) + 2 for name, s in zip(CORRELATIONS, strata, strict=False)}
+    plan = _Plan(len(observed), resamples, seed, clusters, lost)
+    return _with_intervals(names, evaluate, plan)
 
 
 def classification_metrics(
@@ -100,9 +89,8 @@ def classification_metrics(
     resamples: int = 1000,
     seed: int = 0,
     clusters: np.ndarray | None = None,
-    bca_below: int = 0,
 ) -> pd.DataFrame:
-    """Return how well a score tells images above a cut from those below, with 95 % bootstrap intervals.
+    """Return how well a score tells images above a cut from those below, with 95 % intervals.
 
     Args:
         observed_above: (n,) truth: True where the image is above the cut.
@@ -111,8 +99,6 @@ def classification_metrics(
         resamples: number of bootstrap resamples of the images.
         seed: seed of the resampling.
         clusters: (n,) codes 0..G-1 of images that are resampled together, or None for single images.
-        bca_below: with fewer images (or clusters) the interval of AP is the bias-corrected and accelerated one,
-            which covers where the percentile one does not.
 
     Returns:
         Columns `metric, value, ci_low, ci_high, n`, a row each for `auc` (area under the ROC curve, ties
@@ -141,7 +127,7 @@ def classification_metrics(
         return np.stack([auc, ap, accuracy, precision, recall, _ratio(tn, tn + fp), f1], axis=1)
 
     names = ["auc", "ap", "accuracy", "precision", "recall", "specificity", "f1"]
-    return _with_intervals(names, evaluate, _Plan(len(score), resamples, seed, clusters, bca_below))
+    return _with_intervals(names, evaluate, _Plan(len(score), resamples, seed, clusters))
 
 
 def _ranking_metrics(
@@ -161,36 +147,40 @@ def _ranking_metrics(
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the images of one table of metrics are resampled."""
+    """How the images of one table of metrics are resampled, and the degrees of freedom that each correlation loses."""
 
     n: int
     resamples: int
     seed: int
     clusters: np.ndarray | None
-    bca_below: int
+    lost: dict[str, int] = field(default_factory=dict)
 
-    def interval(self, names: list[str], evaluate: Statistic, resampler: Resampler) -> tuple[np.ndarray, ...]:
-        """Return value and both ends of the interval of every metric."""
+    def infer(self, names: list[str], evaluate: Statistic, resampler: Resampler) -> tuple[np.ndarray, ...]:
+        """Return value, both ends of the interval, and p (of correlations alone) of every metric."""
         value, samples = resampler.evaluate(evaluate)
-        low, high = resampler.interval(value, samples)
-        bent = np.isin(names, CORRELATIONS)
-        ends = resampler.interval(value, samples, correlation=True)
-        low, high = (np.where(bent, a, b) for a, b in zip(ends, (low, high), strict=True))
-        skewed = np.isin(names, SKEWED)
-        if resampler.scheme == "bootstrap" and skewed.any() and 2 < resampler.units < self.bca_below:
-            left_out = leave_one_out(evaluate, self.n, resampler.clusters)
-            ends = bca_interval(value, samples, left_out)
-            low, high = (np.where(skewed, a, b) for a, b in zip(ends, (low, high), strict=True))
+        scales = [SCALES.get(name, PLAIN) for name in names]
+        ends = np.array([resampler.interval(*pair) for pair in zip(value, samples.T, scales, strict=True)])
+        if resampler.clusters is None and self.resamples and self.n < FEW_IMAGES:
+            # Percentiles are too narrow for skewed metrics of few images: these are left out one by one.
+            one_by_one = Resampler(self.n, self.resamples, self.seed, np.arange(self.n))
+            _, left_out = one_by_one.evaluate(evaluate)
+            for place in np.flatnonzero(np.isin(names, SKEWED)):
+                ends[place] = one_by_one.interval(value[place], left_out[:, place], scales[place])
+        low, high = ends.T
         # The jackknife's t knows nothing of where a metric ends; beyond it there is no value to be sure of.
         least = np.array([LEAST.get(name, 0.0) for name in names])
         most = np.array([MOST.get(name, 1.0) for name in names])
-        return value, np.maximum(low, least), np.minimum(high, most)
+        p = np.full(len(names), np.nan)
+        for place, name in enumerate(names):
+            if name in self.lost:
+                p[place] = rho_p(value[place], samples[:, place], resampler, self.lost[name])
+        return value, np.maximum(low, least), np.minimum(high, most), p
 
 
 def _with_intervals(names: list[str], evaluate: Statistic, plan: _Plan) -> pd.DataFrame:
     """Return metrics and their intervals; `evaluate` maps (b, n) counts to (b, metrics) values."""
     alone = Resampler(plan.n, plan.resamples, plan.seed)
-    value, low, high = plan.interval(names, evaluate, alone)
+    value, low, high, p = plan.infer(names, evaluate, alone)
     undefined = [name for name, known in zip(names, np.isfinite(value), strict=True) if not known]
     if undefined:
         log.warning(
@@ -200,12 +190,12 @@ def _with_intervals(names: list[str], evaluate: Statistic, plan: _Plan) -> pd.Da
     table = pd.DataFrame(rows, columns=METRIC_COLUMNS)
     if plan.clusters is None:
         return table
-    _, low_together, high_together = plan.interval(
-        names, evaluate, Resampler(plan.n, plan.resamples, plan.seed, plan.clusters)
-    )
-    return table.assign(
+    clustered = Resampler(plan.n, plan.resamples, plan.seed, plan.clusters)
+    _, low_together, high_together, p_together = plan.infer(names, evaluate, clustered)
+    table = table.assign(
         ci_low=low_together, ci_high=high_together, ci_low_independent=low, ci_high_independent=high
     )
+    return table.assign(p=p_together, p_independent=p) if plan.lost else table
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -14,9 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from utils.statistics.bootstrap import make_ranking
-from utils.statistics.cluster_tests import cluster_robust_p
-from utils.statistics.resampling import JACKKNIFE, Resampler, correlate_resampled
+from utils.statistics.resampling import FISHER, Resampler
 
 
 @dataclass(frozen=True)
@@ -64,53 +62,19 @@ def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return float(result.statistic), float(result.pvalue)
 
 
-def rho_p(
-    x: np.ndarray,
-    y: np.ndarray,
-    rho: np.ndarray,
-    clusters: np.ndarray | None = None,
-    strata: np.ndarray | None = None,
-    seed: int = 0,
-) -> np.ndarray:
-    """Return the two-sided p-value of every x column's rank correlation with every y column.
-
-    With few clusters it is the larger one of the wild cluster bootstrap's and the jackknife's: the former alone rejects
-    somewhat too often where clusters are as unequal in size as MemCat's subcategories (benchmarks/coverage.py), and
-    with the latter p and interval never contradict each other.
+def rho_p(rho: np.ndarray, samples: np.ndarray, resampler: Resampler, lost: int = 2) -> np.ndarray:
+    """Return the two-sided p-value of rank correlations being 0.
 
     Args:
-        x: (n, t) finite numbers.
-        y: (n, k) finite numbers.
-        rho: (t, k) their rank correlations, inside the strata where there are any.
-        clusters: (n,) codes of images that hang together, or None: Student's t then, as in scipy.
-        strata: (n,) codes of the groups held constant, or None.
-        seed: seed of the wild draws with few clusters.
+        rho: (...) correlations of the data.
+        samples: (resamples, ...) as the resampler gave them.
+        resampler: how the images are resampled. Clusters: the jackknife's Student's t on Fisher's z, which is below 0.05
+            where the interval leaves out 0. Single images: Student's t, as in scipy.
+        lost: degrees of freedom that single images lose: 2, or one per group and covariate held constant more.
     """
-    if clusters is None:
-        lost = 2 if strata is None else int(strata.max(initial=0)) + 2
-        return p_value(rho, len(x) - lost)
-    one = np.ones((1, len(x)))
-    x_ranks, y_ranks = (
-        [make_ranking(column, strata).centred_ranks(one)[0] for column in matrix.T] for matrix in (x, y)
-    )
-    # Ranks centred in their strata have no constant left to estimate; a wild draw whose clusters share a stratum has.
-    nuisance = None if strata is None else _dummies(strata, clusters)
-    p = np.array([[cluster_robust_p(a, b, clusters, nuisance, seed) for b in y_ranks] for a in x_ranks])
-    left_out = Resampler(len(x), 1, seed, clusters)
-    if left_out.scheme == JACKKNIFE:
-        found, samples = correlate_resampled(x, y, left_out, strata)
-        p = np.maximum(p, left_out.p_of_zero(found, samples, correlation=True))
-    return np.where(np.isnan(rho), np.nan, p)
-
-
-def _dummies(strata: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Return a column of 0 and 1 per stratum that several clusters share, and one for all others together."""
-    pairs = np.unique(np.column_stack([strata, clusters]), axis=0)
-    shared = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
-    columns = [strata == stratum for stratum in shared]
-    if len(shared) <= strata.max():
-        columns.append(~np.isin(strata, shared))
-    return np.column_stack(columns).astype(np.float64)
+    if resampler.clusters is None:
+        return p_value(rho, resampler.n - lost)
+    return resampler.p_of_zero(rho, samples, FISHER)
 
 
 def false_discovery_q(p_values: Sequence[float]) -> np.ndarray:

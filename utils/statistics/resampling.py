@@ -1,12 +1,14 @@
 """What is resampled, images or whole clusters of them, and the interval and p that follow.
 
 Images of one subcategory are alike, so that a few thousand of them say no more than a few dozen independent ones. A
-`Resampler` draws whole clusters then (a pairs cluster bootstrap; Davison & Hinkley 1997, section 3.8; Cameron, Gelbach
-& Miller 2008), as counts per image, so that everything in `utils/statistics/bootstrap.py` serves unchanged. With
-fewer than 50 clusters the percentile interval is too narrow (it covers 0.92 at 27, 0.88 to 0.92 at 5, where 0.95 is
-meant); clusters are then left out one by one instead, and the interval comes from Student's t with clusters - 1
-degrees of freedom (the jackknife; MacKinnon, Nielsen & Webb 2023, their CV3), on Fisher's z for correlations.
+`Resampler` then leaves out one cluster after another: the standard error is the jackknife's (CV3 of MacKinnon, Nielsen &
+Webb 2023, "Cluster-robust inference: a guide to empirical practice", Journal of Econometrics 232), interval and p come
+from Student's t with clusters - 1 degrees of freedom, on Fisher's z for correlations, and so never contradict each other.
+Clusters drawn with replacement (the pairs cluster bootstrap; Davison & Hinkley 1997, section 3.8), or a sandwich
+variance, are too sure of themselves where clusters are unequal in size and their number is in the dozens.
 `benchmarks/coverage.py` measures both.
+
+Everything is computed from counts per image, so that `utils/statistics/bootstrap.py` serves draws and deletions alike.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from utils.statistics.bootstrap import (
     BLOCK_VALUES,
@@ -25,12 +27,37 @@ from utils.statistics.bootstrap import (
     resample_counts,
 )
 
-FEW_CLUSTERS = 50  # below it clusters are left out one by one rather than drawn
 MIN_CLUSTERS = 3  # two clusters say nothing about a third
-LARGEST_RHO = 1 - 1e-9  # beyond it Fisher's z has no end
+MOST_DELETIONS = 1000  # more clusters than that are dealt to as many blocks, and left out a block at a time
+NEAR = 1e-9  # how near the end of its range a statistic may come: beyond, its scale has no end
 BOOTSTRAP, JACKKNIFE, NOTHING = "bootstrap", "jackknife", "nothing"
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # (b, n) counts to (b, ...) values
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where a statistic is nearly normal, whatever its size and range.
+
+    Attributes:
+        there: from the statistic to the scale.
+        back: from the scale to the statistic.
+        shed_bias: whether the jackknife's estimate of the bias is taken off there before the ends are found.
+    """
+
+    there: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray]
+    shed_bias: bool = False
+
+
+def _itself(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+PLAIN = Scale(_itself, _itself)
+FISHER = Scale(lambda rho: np.arctanh(np.clip(rho, NEAR - 1, 1 - NEAR)), np.tanh)  # correlations
+LOGIT = Scale(lambda share: special.logit(np.clip(share, NEAR, 1 - NEAR)), special.expit, True)  # shares
+UNEXPLAINED = Scale(lambda r2: np.log(np.maximum(1 - r2, NEAR)), lambda log: 1 - np.exp(log), True)  # R2
 
 
 @dataclass(frozen=True)
@@ -39,18 +66,21 @@ class Resampler:
 
     Attributes:
         n: number of images.
-        resamples: bootstrap resamples, 0 for none.
+        resamples: bootstrap resamples, 0 for none; deletions do not depend on it.
         seed: seed of the drawing; the global random state is left alone.
         clusters: (n,) codes 0..G-1, all in use, of the cluster each image belongs to; None for images that are
             resampled one by one.
-        within: (G,) stratum of each cluster; clusters are then drawn inside their strata, which takes the strata
-            (five categories, say) as given. Only with clusters.
+        draw: draw clusters with replacement rather than leave them out: for what needs draws, such as bands over a
+            whole curve.
+        within: (G,) stratum of each cluster; clusters are then drawn inside their strata, which takes the strata (five
+            categories, say) as given.
     """
 
     n: int
     resamples: int = 1000
     seed: int = 0
     clusters: np.ndarray | None = None
+    draw: bool = False
     within: np.ndarray | None = None
 
     @property
@@ -60,10 +90,17 @@ class Resampler:
 
     @property
     def scheme(self) -> str:
-        """``bootstrap``, ``jackknife`` (few clusters), or ``nothing`` (too few to say anything)."""
-        if self.clusters is None or self.units >= FEW_CLUSTERS:
+        """``bootstrap`` (of images), ``jackknife`` (of clusters), or ``nothing`` (too few clusters to say anything)."""
+        if self.clusters is None:
             return BOOTSTRAP
-        return JACKKNIFE if self.units >= MIN_CLUSTERS else NOTHING
+        if self.units < MIN_CLUSTERS:
+            return NOTHING
+        return BOOTSTRAP if self.draw or self.within is not None else JACKKNIFE
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of Student's t: how many things are left out or drawn, less their mean."""
+        return max(min(self.units, MOST_DELETIONS) if self.scheme == JACKKNIFE else self.units, 2) - 1
 
     def counts(self, columns: int = 1) -> Iterator[np.ndarray]:
         """Yield how often each image counts in each resample.
@@ -72,9 +109,10 @@ class Resampler:
             columns: how many (block, n) arrays the caller holds at once; bounds the block.
 
         Yields:
-            (b, n) float64 counts: `resamples` bootstrap draws in all, or one row per cluster without it.
+            (b, n) float64 counts: `resamples` bootstrap draws in all, or a row per cluster (or block of clusters)
+            without it.
         """
-        if self.resamples == 0 or self.scheme == NOTHING:
+        if self.scheme == NOTHING or (self.scheme == BOOTSTRAP and not self.resamples):
             return
         if self.clusters is None:
             yield from resample_counts(self.n, self.resamples, self.seed, columns)
@@ -85,11 +123,14 @@ class Resampler:
     def _cluster_counts(self, block: int) -> Iterator[np.ndarray]:
         """Yield (b, G) counts of the clusters."""
         if self.scheme == JACKKNIFE:
-            for first in range(0, self.units, block):
-                left_out = np.arange(first, min(first + block, self.units))
-                counts = np.ones((len(left_out), self.units))
-                counts[np.arange(len(left_out)), left_out] = 0
-                yield counts
+            # More clusters than deletions are dealt by chance to blocks of equal numbers, which go together.
+            deletions = min(self.units, MOST_DELETIONS)
+            dealt = np.arange(self.units) * deletions // self.units
+            if deletions < self.units:
+                dealt = np.random.default_rng(self.seed).permutation(dealt)
+            for first in range(0, deletions, block):
+                left_out = np.arange(first, min(first + block, deletions))
+                yield (dealt[None, :] != left_out[:, None]).astype(np.float64)
             return
         strata = np.zeros(self.units, dtype=np.int64) if self.within is None else self.within
         members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
@@ -116,14 +157,14 @@ class Resampler:
         return estimate[0], np.concatenate([np.empty((0, *estimate.shape[1:])), *samples])
 
     def interval(
-        self, estimate: np.ndarray | float, samples: np.ndarray, *, correlation: bool = False
+        self, estimate: np.ndarray | float, samples: np.ndarray, scale: Scale = PLAIN
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the 95 % interval of a statistic.
+        """Return the 95 % interval of a statistic: percentiles of draws, or Student's t with the jackknife's error.
 
         Args:
             estimate: (...) the statistic of the data.
             samples: (resamples, ...) as `evaluate` returns them.
-            correlation: whether it lies in [-1, 1]; the jackknife then works on Fisher's z.
+            scale: where the jackknife works; percentiles are the same on every one.
 
         Returns:
             Lower and upper ends; NaN where the statistic or its interval does not exist.
@@ -132,73 +173,73 @@ class Resampler:
         if self.scheme == BOOTSTRAP or len(samples) == 0:
             low, high = percentile_interval(samples)
         else:
-            centre = _fisher(estimate) if correlation else estimate
-            reach = stats.t.ppf(0.975, self.units - 1) * self._spread(samples, correlation)
-            low, high = centre - reach, centre + reach
-            if correlation:
-                low, high = np.tanh(low), np.tanh(high)
+            centre = scale.there(estimate)
+            if scale.shed_bias:
+                centre = centre + (len(samples) - 1) * (centre - scale.there(samples).mean(axis=0))
+            reach = stats.t.ppf(0.975, self.freedom) * self._spread(samples, scale)
+            low, high = np.sort([scale.back(centre - reach), scale.back(centre + reach)], axis=0)
         unknown = np.isnan(estimate)
         return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
 
     def standard_error(self, samples: np.ndarray) -> np.ndarray:
         """Return the standard error of a statistic from its values in the resamples; NaN without any."""
-        return self._spread(samples, correlation=False)
+        return self._spread(samples, PLAIN)
 
     def p_of_zero(
-        self, estimate: np.ndarray | float, samples: np.ndarray, *, correlation: bool = False
+        self, estimate: np.ndarray | float, samples: np.ndarray, scale: Scale = PLAIN
     ) -> np.ndarray:
         """Return the two-sided p-value of a statistic being 0.
 
         From bootstrap draws: twice the smaller tail around 0, with one added to both counts, hence at least
-        2 / (resamples + 1). From the jackknife: Student's t with clusters - 1 degrees of freedom.
+        2 / (resamples + 1). From the jackknife: Student's t with `freedom` degrees of freedom,
+        below 0.05 where the interval leaves out 0.
 
         Args:
             estimate: (...) the statistic of the data.
             samples: (resamples, ...) as `evaluate` returns them.
-            correlation: whether it lies in [-1, 1].
+            scale: where the jackknife works; 0 must be 0 there.
         """
         estimate = np.asarray(estimate, dtype=np.float64)
-        low, _ = self.interval(estimate, samples, correlation=correlation)
+        low, _ = self.interval(estimate, samples, scale)
         if self.scheme == BOOTSTRAP:
             tail = np.minimum((samples <= 0).sum(axis=0), (samples >= 0).sum(axis=0))
             p = np.minimum(1.0, 2 * (tail + 1) / (len(samples) + 1))
         else:
-            p = 2 * stats.t.sf(np.abs(self._t(estimate, samples, correlation)), self.units - 1)
+            p = 2 * stats.t.sf(np.abs(self._t(estimate, samples, scale)), self.freedom)
         return np.where(np.isnan(low), np.nan, p)
 
     def p_of_equivalence(self, rho: np.ndarray | float, samples: np.ndarray, bound: float) -> np.ndarray:
         """Return the p-value of a correlation being at least `bound` in size: small where it is as good as none.
 
         Two one-sided tests (Schuirmann 1987; Lakens 2017) on Fisher's z, with the standard error of the resamples
-        and units - 1 degrees of freedom; the larger of the two p-values.
+        and `freedom` degrees of freedom; the larger of the two p-values.
 
         Args:
             rho: (...) correlations.
             samples: (resamples, ...) as `evaluate` returns them.
             bound: the smallest correlation that would matter, in (0, 1).
         """
-        spread = self._spread(samples, correlation=True)
-        room = np.arctanh(bound) - np.abs(_fisher(np.asarray(rho, dtype=np.float64)))
+        spread = self._spread(samples, FISHER)
+        room = np.arctanh(bound) - np.abs(FISHER.there(np.asarray(rho, dtype=np.float64)))
         distance = np.divide(room, spread, out=np.full(np.shape(room), np.nan), where=spread > 0)
-        return stats.t.sf(distance, max(self.units - 1, 1))
+        return stats.t.sf(distance, self.freedom)
 
-    def _t(self, estimate: np.ndarray, samples: np.ndarray, correlation: bool) -> np.ndarray:
-        centre = _fisher(estimate) if correlation else estimate
-        spread = self._spread(samples, correlation)
+    def _t(self, estimate: np.ndarray, samples: np.ndarray, scale: Scale) -> np.ndarray:
+        centre, spread = scale.there(estimate), self._spread(samples, scale)
         # A statistic that no cluster moves: it is what it is, 0 or not.
         certain = np.where(centre == 0, 0.0, np.inf)
         return np.divide(centre, spread, out=np.broadcast_to(certain, centre.shape).copy(), where=spread > 0)
 
-    def _spread(self, samples: np.ndarray, correlation: bool) -> np.ndarray:
+    def _spread(self, samples: np.ndarray, scale: Scale) -> np.ndarray:
         """Return the standard error; NaN where a jackknife value, or more than 5 % of the draws, do not exist."""
-        values = _fisher(samples) if correlation else np.asarray(samples, dtype=np.float64)
+        values = scale.there(np.asarray(samples, dtype=np.float64))
         if len(values) < 2:
             return np.full(values.shape[1:], np.nan)
         if self.scheme == BOOTSTRAP:
             known = np.isfinite(percentile_interval(samples)[0])
             return np.where(known, np.nanstd(np.where(known, values, 0.0), axis=0, ddof=1), np.nan)
         squares = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
-        return np.sqrt((self.units - 1) / self.units * squares)
+        return np.sqrt((len(values) - 1) / len(values) * squares)
 
 
 def correlate_resampled(
@@ -223,64 +264,3 @@ def correlate_resampled(
     return resampler.evaluate(
         lambda counts: rank_correlations(x_rankings, y_rankings, counts), columns=x.shape[1]
     )
-
-
-def bca_interval(
-    estimate: np.ndarray | float, samples: np.ndarray, left_out: np.ndarray, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bias-corrected and accelerated bootstrap interval (Efron 1987) along the first axis.
-
-    For statistics whose bootstrap distribution is biased or skewed at small n, such as R2 and average precision.
-
-    Args:
-        estimate: (...) the statistic of the data.
-        samples: (resamples, ...) the statistic in every resample, NaN where it did not exist.
-        left_out: (units, ...) the statistic without each image (or cluster), for the acceleration.
-        level: coverage aimed at, in (0, 1).
-
-    Returns:
-        Lower and upper ends; NaN where the statistic existed in fewer than 95 % of the resamples or without some
-        unit.
-    """
-    estimate = np.asarray(estimate, dtype=np.float64)
-    samples = np.asarray(samples, dtype=np.float64)
-    known = np.isfinite(percentile_interval(samples)[0]) & np.isfinite(estimate)
-    known &= np.isfinite(left_out).all(axis=0)
-    shape = estimate.shape
-    ends = np.full((2, *shape), np.nan)
-    for at in np.argwhere(known) if shape else ([()] if known else []):
-        place = tuple(at)
-        values = samples[(slice(None), *place)]
-        values = values[np.isfinite(values)]
-        below = np.mean(values < estimate[place]) + np.mean(values == estimate[place]) / 2
-        half = 0.5 / len(values)
-        bias = stats.norm.ppf(np.clip(below, half, 1 - half))
-        gaps = left_out[(slice(None), *place)].mean() - left_out[(slice(None), *place)]
-        square = (gaps**2).sum()
-        acceleration = (gaps**3).sum() / (6 * square**1.5) if square > 0 else 0.0
-        z = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-        shares = stats.norm.cdf(bias + z / (1 - acceleration * z))
-        ends[(slice(None), *place)] = np.quantile(values, shares)
-    return ends[0], ends[1]
-
-
-def leave_one_out(statistic: Statistic, n: int, clusters: np.ndarray | None = None) -> np.ndarray:
-    """Return a statistic without each image, or without each cluster, in turn.
-
-    Args:
-        statistic: maps (b, n) counts to (b, ...) values.
-        n: number of images.
-        clusters: (n,) cluster codes 0..G-1, or None to leave out images.
-    """
-    codes = np.arange(n) if clusters is None else clusters
-    units = int(codes.max()) + 1
-    block = max(1, BLOCK_VALUES // n)
-    parts = []
-    for first in range(0, units, block):
-        left_out = np.arange(first, min(first + block, units))
-        parts.append(statistic((codes[None, :] != left_out[:, None]).astype(np.float64)))
-    return np.concatenate(parts)
-
-
-def _fisher(rho: np.ndarray) -> np.ndarray:
-    return np.arctanh(np.clip(rho, -LARGEST_RHO, LARGEST_RHO))

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from utils.statistics.cluster_tests import wild_rho_p
 from utils.statistics.clusters import Clustering
 from utils.statistics.noise_ceiling import COUNT_COLUMNS, resampled_ceiling
-from utils.statistics.partial_correlation import covariate_matrix, partial_cluster_p, partial_correlations
+from utils.statistics.partial_correlation import covariate_matrix, partial_correlations
 from utils.statistics.rank_correlation import group_codes, p_value, rho_p
-from utils.statistics.resampling import Resampler, correlate_resampled
+from utils.statistics.resampling import FISHER, Resampler, correlate_resampled
 
 MIN_IMAGES = 10  # below this neither rho nor its interval says anything
 MIN_SUBCATEGORY = 10  # smaller subcategories are left out of the pooled within-subcategory rho
@@ -107,15 +108,12 @@ def block_statistics(
         values |= _given_covariates(block, targets, measures, options)
     alike = _grouped(block, options.category, fewest=2)
     if len(alike) >= options.min_images:
-        values |= _within(
-            alike, targets, measures, options, _labels(alike, options.category), "within_category"
-        )
-        values |= _within_ceiling(alike, targets, values, options)
+        values |= _within_category(alike, targets, measures, options)
     alike = _grouped(block, options.subcategory, fewest=MIN_SUBCATEGORY)
     values["n_within_subcategory"] = len(alike)
     if len(alike) >= options.min_images:
         labels = _labels(alike, options.subcategory)
-        values |= _within(alike, targets, measures, options, labels, "within_subcategory")
+        values |= _within(alike, targets, measures, options, labels, "within_subcategory")[0]
     return values
 
 
@@ -124,16 +122,18 @@ def _overall(block: pd.DataFrame, targets: list[str], measures: list[str], optio
     x, y = (block[names].to_numpy(dtype=np.float64) for names in (targets, measures))
     resampler = options.clustering.resampler(block, options.resamples, options.seed)
     rho, samples = correlate_resampled(x, y, resampler)
-    low, high = resampler.interval(rho, samples, correlation=True)
+    low, high = resampler.interval(rho, samples, FISHER)
     values = {
         "rho": rho,
         "se": resampler.standard_error(samples),
         "ci_low": low,
         "ci_high": high,
-        "p": rho_p(x, y, rho, resampler.clusters, seed=options.seed),
+        "p": rho_p(rho, samples, resampler),
+        "p_wild": wild_rho_p(x, y, resampler.clusters, options.seed),
         "p_equivalence": resampler.p_of_equivalence(rho, samples, EQUIVALENCE_BOUND),
     }
     values |= _independent(x, y, values, options)
+    values |= _drawn(x, y, replace(resampler, draw=True), "bootstrap")
     values |= _fixed_categories(block, x, y, options)
     return values | _over_ceiling(block, targets, rho, samples, resampler, options)
 
@@ -147,7 +147,7 @@ def _independent(x: np.ndarray, y: np.ndarray, values: Values, options: Options)
     rho, samples = correlate_resampled(x, y, alone)
     found = (
         alone.standard_error(samples),
-        *alone.interval(rho, samples, correlation=True),
+        *alone.interval(rho, samples, FISHER),
         p_value(rho, len(x) - 2),
     )
     return {f"{name}_independent": part for name, part in zip(names, found, strict=True)}
@@ -163,10 +163,16 @@ def _fixed_categories(block: pd.DataFrame, x: np.ndarray, y: np.ndarray, options
     resampler = options.clustering.resampler_within(block, categories, options.resamples, options.seed)
     if resampler is None:
         return {}
+    return _drawn(x, y, resampler, "fixed_categories")
+
+
+def _drawn(x: np.ndarray, y: np.ndarray, resampler: Resampler, name: str) -> Values:
+    """Return standard error and percentile interval of clusters drawn with replacement; nothing for single images."""
+    if resampler.clusters is None:
+        return {}
     rho, samples = correlate_resampled(x, y, resampler)
-    low, high = resampler.interval(rho, samples, correlation=True)
-    names = ("se_fixed_categories", "ci_low_fixed_categories", "ci_high_fixed_categories")
-    return dict(zip(names, (resampler.standard_error(samples), low, high), strict=True))
+    found = (resampler.standard_error(samples), *resampler.interval(rho, samples))
+    return {f"{part}_{name}": value for part, value in zip(("se", "ci_low", "ci_high"), found, strict=True)}
 
 
 def _over_ceiling(
@@ -176,21 +182,32 @@ def _over_ceiling(
     samples: np.ndarray,
     resampler: Resampler,
     options: Options,
+    strata: np.ndarray | None = None,
 ) -> Values:
-    """Return the ceiling of each target and rho over it, with intervals from the same resamples."""
-    names = ["ceiling", "ci_low_ceiling", "ci_high_ceiling"]
-    names += ["rho_over_ceiling", "ci_low_rho_over_ceiling", "ci_high_rho_over_ceiling"]
+    """Return the ceiling of each target and rho over it, with intervals from the same resamples.
+
+    Args:
+        block: one row per image.
+        targets: t columns.
+        rho: (t, k) correlations.
+        samples: (resamples, t, k) of the resampler.
+        resampler: how the images are resampled.
+        options: the settings.
+        strata: (n,) codes of the categories held constant in rho, and then in the ceiling.
+    """
+    kind = "" if strata is None else "_within_category"
+    names = [f"{end}ceiling{kind}" for end in ("", "ci_low_", "ci_high_")]
+    names += [f"{end}rho{kind}_over_ceiling" for end in ("", "ci_low_", "ci_high_")]
     values = {name: np.full(rho.shape, np.nan) for name in names}
+    plan = {"strata": strata, "counts": options.counts, "splits": options.splits, "seed": options.seed}
     for t, target in enumerate(targets):
-        own_ceiling = resampled_ceiling(
-            block, target, resampler, counts=options.counts, splits=options.splits, seed=options.seed
-        )
+        own_ceiling = resampled_ceiling(block, target, resampler, **plan)
         if own_ceiling is None:
             continue
         ceiling, drawn = own_ceiling
         share = rho[t] / ceiling
         ends = [
-            *resampler.interval(ceiling, drawn, correlation=True),
+            *resampler.interval(ceiling, drawn, FISHER),
             share,
             *resampler.interval(share, samples[:, t] / drawn[:, None]),
         ]
@@ -206,8 +223,8 @@ def _within(
     options: Options,
     labels: pd.Series,
     name: str,
-) -> Values:
-    """Return the pooled within-group rho with its interval and p."""
+) -> tuple[Values, np.ndarray, Resampler]:
+    """Return the pooled within-group rho with its interval and p, its resamples, and how they were drawn."""
     x, y = (alike[names].to_numpy(dtype=np.float64) for names in (targets, measures))
     strata = group_codes(labels, len(alike))
     resampler = options.clustering.resampler(alike, options.resamples, options.seed)
@@ -215,36 +232,28 @@ def _within(
         # Drawn image by image with replacement, groups this small repeat images and shift the resampled rho.
         resampler = Resampler(len(alike), 0, options.seed)
     rho, samples = correlate_resampled(x, y, resampler, strata)
-    low, high = resampler.interval(rho, samples, correlation=True)
+    low, high = resampler.interval(rho, samples, FISHER)
     values = {f"rho_{name}": rho, f"ci_low_{name}": low, f"ci_high_{name}": high}
-    values[f"p_{name}"] = rho_p(x, y, rho, resampler.clusters, strata, options.seed)
-    if name == "within_category":
-        alone = (low, high)
-        if resampler.clusters is not None:
-            single = Resampler(len(alike), options.resamples, options.seed)
-            alone = single.interval(*correlate_resampled(x, y, single, strata), correlation=True)
-        values |= dict(zip((f"ci_low_{name}_independent", f"ci_high_{name}_independent"), alone, strict=True))
-    return values
+    values[f"p_{name}"] = rho_p(rho, samples, resampler, lost=int(strata.max()) + 2)
+    return values, samples, resampler
 
 
-def _within_ceiling(alike: pd.DataFrame, targets: list[str], values: dict, options: Options) -> Values:
-    """Return the ceiling of a within-category rho, and that rho over it."""
-    strata = group_codes(_labels(alike, options.category), len(alike))
+def _within_category(
+    alike: pd.DataFrame, targets: list[str], measures: list[str], options: Options
+) -> Values:
+    """Return the pooled within-category rho, its interval if images were independent, its ceiling, and rho over that."""
+    labels = _labels(alike, options.category)
+    values, samples, resampler = _within(alike, targets, measures, options, labels, "within_category")
+    strata = group_codes(labels, len(alike))
+    names = ("ci_low_within_category", "ci_high_within_category")
+    alone = tuple(values[name] for name in names)
+    if resampler.clusters is not None:
+        x, y = (alike[some].to_numpy(dtype=np.float64) for some in (targets, measures))
+        single = Resampler(len(alike), options.resamples, options.seed)
+        alone = single.interval(*correlate_resampled(x, y, single, strata), FISHER)
+    values |= {f"{name}_independent": part for name, part in zip(names, alone, strict=True)}
     rho = values["rho_within_category"]
-    ceilings = np.full(rho.shape, np.nan)
-    for t, target in enumerate(targets):
-        ceiling = resampled_ceiling(
-            alike,
-            target,
-            Resampler(len(alike), 0, options.seed),
-            strata=strata,
-            counts=options.counts,
-            splits=options.splits,
-            seed=options.seed,
-        )
-        if ceiling is not None:
-            ceilings[t] = ceiling[0]
-    return {"ceiling_within_category": ceilings, "rho_within_category_over_ceiling": rho / ceilings}
+    return values | _over_ceiling(alike, targets, rho, samples, resampler, options, strata)
 
 
 def _given_covariates(
@@ -264,13 +273,8 @@ def _given_covariates(
     held = covariate_matrix(block, names)
     resampler = options.clustering.resampler(block, options.resamples, options.seed)
     rho, samples = partial_correlations(x, y, held, resampler)
-    low, high = resampler.interval(rho, samples, correlation=True)
-    if resampler.clusters is None:
-        p = p_value(rho, len(block) - 2 - held.shape[1])
-    else:
-        p = np.array(
-            [[partial_cluster_p(a, b, held, resampler.clusters, options.seed) for b in y.T] for a in x.T]
-        )
+    low, high = resampler.interval(rho, samples, FISHER)
+    p = rho_p(rho, samples, resampler, lost=2 + held.shape[1])
     found = zip(("rho", "ci_low", "ci_high", "p"), (rho, low, high, p), strict=True)
     return {"covariates": ", ".join(names), **{f"{name}_given_covariates": part for name, part in found}}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from utils.statistics.clusters import find_clusters
 from utils.statistics.noise_ceiling import score_reliability
-from utils.statistics.resampling import Resampler, correlate_resampled
+from utils.statistics.resampling import FISHER, Resampler, correlate_resampled
 
 BETWEEN = "(between groups)"
 
@@ -91,7 +91,7 @@ def compare_groups(
 def _between(scores: NDArray, resampler: Resampler, reliabilities: NDArray) -> dict[str, object]:
     """Correlate the groups with each other."""
     rho, samples = correlate_resampled(scores[:, :1], scores[:, 1:], resampler)
-    low, high = resampler.interval(rho[0, 0], samples[:, 0, 0])
+    low, high = resampler.interval(rho[0, 0], samples[:, 0, 0], FISHER)
     noise = float(np.sqrt(reliabilities.prod()))
     return {
         "measure": BETWEEN,
@@ -109,7 +109,7 @@ def _measure(
     rho, samples, roots = rho[:, 0], samples[:, :, 0], np.sqrt(reliabilities)
     row: dict[str, object] = {"measure": name, "n": len(scores), "clusters": resampler.units}
     for place, side in enumerate(("first", "second")):
-        low, high = resampler.interval(rho[place], samples[:, place])
+        low, high = resampler.interval(rho[place], samples[:, place], FISHER)
         row |= _cells(side, float(rho[place]), float(low), float(high), float(roots[place]))
     for suffix, scale in (("", np.ones(2)), ("_disattenuated", roots)):
         gap, gaps = float(-np.diff(rho / scale)[0]), -np.diff(samples / scale, axis=1)[:, 0]

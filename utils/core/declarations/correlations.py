@@ -4,7 +4,7 @@ from utils.core.declarations.columns import Column, estimate, integer, interval,
 
 INDEPENDENT = "if all images were independent"
 FAMILY = "Benjamini-Hochberg q of it, over the same rows as q"
-CLUSTERED = "the 95 % interval of rho, clusters resampled as a whole (left out one by one where they are fewer than 50)"
+CLUSTERED = "the 95 % interval of rho, clusters resampled as a whole (left out one by one: jackknife)"
 
 
 def cluster_columns() -> tuple[Column, ...]:
@@ -40,9 +40,10 @@ def rho_columns(
         *interval(CLUSTERED),
         estimate(
             "p",
-            "two-sided p-value of rho = 0, cluster-robust (below 50 clusters wild bootstrap and jackknife, the larger)",
+            "two-sided p-value of rho = 0, of clusters left out one by one; below 0.05 where the interval excludes 0",
         ),
         estimate("q", family),
+        estimate("p_wild", "the wild cluster bootstrap's p-value; only for 3 to 49 clusters"),
         estimate(
             "p_equivalence", "p-value of |rho| >= 0.1 (two one-sided tests); small: as good as no correlation"
         ),
@@ -51,13 +52,19 @@ def rho_columns(
     )
 
 
-def fixed_category_columns() -> tuple[Column, ...]:
-    """Declare the interval of clusters resampled inside their categories."""
+def drawn_columns() -> tuple[Column, ...]:
+    """Declare the intervals of clusters drawn with replacement, from everywhere and inside their categories."""
     return (
         estimate(
+            "se_bootstrap", "standard error with clusters drawn with replacement; empty without clusters"
+        ),
+        *interval(
+            "the percentile interval of these draws, which is somewhat too narrow", suffix="_bootstrap"
+        ),
+        estimate(
             "se_fixed_categories",
-            "standard error with clusters resampled inside their categories, which are taken as given; empty where "
-            "clusters span categories",
+            "standard error with clusters drawn inside their categories, which are taken as given; empty where "
+            "clusters span categories or a category has one only",
         ),
         *interval("the interval that goes with it", suffix="_fixed_categories"),
     )
@@ -127,7 +134,11 @@ def within_ceiling_columns() -> tuple[Column, ...]:
             "ceiling_within_category",
             "noise ceiling of the within-category rho: halves ranked inside categories",
         ),
+        *interval("the 95 % interval of that ceiling", suffix="_ceiling_within_category"),
         estimate("rho_within_category_over_ceiling", "within-category rho divided by it"),
+        *interval(
+            "its 95 % interval, both from the same resamples", suffix="_rho_within_category_over_ceiling"
+        ),
     )
 
 
@@ -150,9 +161,9 @@ def correlation_columns(measure: str, *, by_category: bool = False, **rho: str) 
     """
     return (
         *rho_columns(**rho),
-        *(() if by_category else fixed_category_columns()),
+        *(() if by_category else drawn_columns()),
         *resampling(
-            "bootstrap resamples (of clusters, where there are 50 or more)",
+            "bootstrap resamples (none for what leaves out clusters)",
             "seed of the resamples, of wild draws, and of the random halves behind the ceiling",
         ),
         *(() if by_category else within_category_columns()),

@@ -73,7 +73,10 @@ TABLES: dict[str, Table] = {
             estimate("rho_b", "second correlation"),
             estimate("difference", "rho_a - rho_b"),
             *interval("the 95 % paired interval, clusters resampled as a whole"),
-            estimate("p", "two-sided, from the resampled differences; at least 2 / (resamples + 1)"),
+            estimate(
+                "p",
+                "two-sided; without clusters from the resampled differences, and at least 2 / (resamples + 1)",
+            ),
             estimate("q", "Benjamini-Hochberg q over the comparisons of one kind"),
             *independent_columns(),
             *resampling(seed="their seed"),

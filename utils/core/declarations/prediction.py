@@ -75,8 +75,8 @@ TABLES: dict[str, Table] = {
             ),
             estimate("value", "the metric on the test split"),
             *interval(
-                "the 95 % interval, clusters resampled whole (AP and R2 of fewer than 100 of them: BCa; fewer than 50 "
-                "clusters: jackknife)"
+                "the 95 % interval, clusters left out one by one (images resampled where there are none; AP and R2 of "
+                "fewer than 100 images: left out one by one)"
             ),
             estimate(
                 "p", "two-sided p of a correlation (cluster-robust) or of a difference (resampled clusters)"
