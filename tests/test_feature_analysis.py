@@ -332,7 +332,7 @@ def test_q_is_taken_over_the_features_of_one_target_not_over_the_table():
 
 
 def test_the_crop_has_columns_of_its_own_and_rows_that_are_told_apart(memcat24, tmp_path):
-    run_on(memcat24, tmp_path, "--features", "colour", "texture", "--limit", 12, "--resamples", 20)
+    run_on(memcat24, tmp_path, "--features", "colour", "texture", "--limit", 12, *QUICKLY)
     full, crop = (table(tmp_path, name) for name in ("image_features", "image_features_crop"))
     assert full["image_id"].tolist() == crop["image_id"].tolist()
     root = find_image_root(memcat24, full["image_id"].tolist())
@@ -346,7 +346,19 @@ def test_the_crop_has_columns_of_its_own_and_rows_that_are_told_apart(memcat24, 
         assert row["rho"] == pytest.approx(
             stats.spearmanr(frame["glcm_contrast"], frame["memorability"]).statistic
         )
-    assert (tmp_path / "feature_correlations_crop.png").exists()
+    models, rests_on = (table(tmp_path, name) for name in ("feature_model", "feature_importance"))
+    assert models[["region", "learner"]].to_numpy().tolist() == [
+        [region, learner] for region in ("full", "crop") for learner in feature_model.LEARNERS
+    ]
+    assert set(rests_on["region"]) == {"full", "crop"}
+    tested = models["p"].notna()
+    np.testing.assert_allclose(
+        models["q"][tested], stats.false_discovery_control(models["p"][tested]), rtol=1e-6
+    )
+    crop_alone = feature_model.feature_model(crop, {}, feature_model.ModelSettings(2, 1, 50, 0, 19)).models
+    np.testing.assert_allclose(models["mae"][2:], crop_alone["mae"], rtol=1e-6)
+    for stem in ("feature_correlations_crop", "feature_model", "feature_model_crop"):
+        assert (tmp_path / f"{stem}.png").exists()
 
 
 def test_a_crop_that_is_the_whole_picture_has_no_table(tmp_path):
@@ -454,6 +466,24 @@ def test_what_features_add_to_error_and_distinctiveness(output):
     np.testing.assert_allclose(
         models["q"][tested], stats.false_discovery_control(models["p"][tested]), rtol=1e-6
     )
+
+
+def test_group_and_pixel_count_come_with_the_scores(memcat24, tmp_path):
+    scores = pd.read_csv(next(memcat24.rglob("*.csv")), dtype={"image_file": str})
+    scores["group"] = [f"g{number // 2}" for number in range(len(scores))]
+    scores["pixel_count"] = 1000 + np.arange(len(scores)) % 7
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    output = tmp_path / "out"
+    flags = ("--scores-csv", tmp_path / "scores.csv", "--region", "full", "--features", "texture")
+    run_on(memcat24, output, "--calculate-features", *flags)
+    frame = table(output, "image_features")
+    assert frame["pixel_count"].between(1000, 1006).all()
+    autoencoder_tables(frame, output)
+    run("--evaluate-features", "--output-path", output, "--cluster", "group", *QUICKLY)
+    assert set(table(output, "feature_correlations")["cluster"]) == {"group"}
+    blocks = table(output, "feature_commonality").set_index("block")
+    assert blocks.loc["size", "columns"] == 1
+    assert (blocks["clusters"] == frame["group"].nunique()).all()
 
 
 def test_too_few_images_for_a_model_is_said(memcat24, tmp_path, capsys):

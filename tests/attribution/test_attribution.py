@@ -32,6 +32,7 @@ from utils.attribution.gradients import (
     make_baselines,
     predict,
 )
+from utils.attribution.layer_figure import draw_single_layers
 from utils.attribution.map_measures import (
     centre_distance,
     density,
@@ -428,6 +429,10 @@ def test_weights_are_shuffled_from_the_output_down(network):
 
     levels = [(level, unchanged(changed)) for level, changed in randomised_networks(network, seed=0)]
     assert levels == [("1 head", [True, True]), ("2 conv2", [True, False]), ("3 conv1", [False, False])]
+    single = [
+        (level, unchanged(changed)) for level, changed in randomised_networks(network, 0, cascade=False)
+    ]
+    assert single == [("1 head", [True, True]), ("2 conv2", [True, False]), ("3 conv1", [False, True])]
 
 
 def test_map_agreement_is_spearman_of_signed_and_absolute_values():
@@ -459,6 +464,27 @@ def test_maps_change_when_weights_are_shuffled_and_not_otherwise(checks):
     assert len(signed) == 4
     assert signed[CONTROL_LEVEL] > 0.9
     assert abs(signed["3 conv1"]) < 0.2
+
+
+def test_each_layer_is_shuffled_alone_as_well_and_drawn_beside_the_cascade(checks):
+    for single, cascade in (
+        ("single_layer", "randomisation"),
+        ("single_layer_absolute", "randomisation_absolute"),
+    ):
+        found = {
+            name: checks[checks["check"] == name].set_index(["level", "image_id"])["value"]
+            for name in (single, cascade)
+        }
+        assert found[single].index.unique("level").tolist() == ["1 head", "2 conv2", "3 conv1"]
+        np.testing.assert_allclose(
+            found[single]["1 head"], found[cascade]["1 head"], err_msg="one part is one part"
+        )
+        assert not np.allclose(found[single]["3 conv1"], found[cascade]["3 conv1"])
+    figure = draw_single_layers(checks, "maps")
+    for axes, single in zip(figure.axes, ("single_layer", "single_layer_absolute"), strict=True):
+        medians = checks[checks["check"] == single].groupby("level")["value"].median()
+        np.testing.assert_allclose(axes.containers[0].lines[0].get_ydata(), medians.to_numpy())
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["head", "conv2", "conv1"]
 
 
 def test_the_randomisation_check_exposes_a_network_whose_map_ignores_the_weights():

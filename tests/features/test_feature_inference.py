@@ -7,7 +7,7 @@ from scipy import stats
 
 from utils.features.commonality import TOGETHER, commonality, explained, orthonormal, ranked_columns
 from utils.features.fold_inference import ClusterPermutation, cluster_codes, fold_ranks, fold_test
-from utils.features.model import assign_folds, cross_validate
+from utils.features.model import ModelSettings, assign_folds, clusters_of, cross_validate
 
 
 def clustered(rng: np.random.Generator, clusters: np.ndarray, columns: int, alike: float = 0.5) -> np.ndarray:
@@ -100,6 +100,14 @@ def test_false_positives_of_a_cross_validated_rho_under_a_clustered_null(studies
             predicted[~outside] = x[~outside] @ slopes
         hits += fold_test(predicted, y, folds, clusters, permutations=99, seed=study).p <= 0.05
     assert low <= hits / studies <= high
+
+
+def test_fewer_clusters_than_folds_are_dealt_singly_and_the_log_says_what_that_means(caplog):
+    frame = pd.DataFrame({"category": "a", "subcategory": np.repeat(["x", "y", "z"], 8)})
+    assert clusters_of(frame, ModelSettings(folds=3)).max() == 2
+    assert clusters_of(frame, ModelSettings(folds=5)) is None
+    assert "3 clusters cannot be dealt to 5 folds as a whole" in caplog.text
+    assert "may be recognition. Use fewer --folds." in caplog.text
 
 
 # ------------------------------------------------------------------------------------- unique and shared variance

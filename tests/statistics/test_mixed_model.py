@@ -117,3 +117,25 @@ def test_images_without_the_measure_are_left_out():
     frame.loc[:119, "loss"] = np.nan
     row = slopes(frame).loc["within"]
     assert (row["n"], row["clusters"]) == (360, 30)
+
+
+def test_a_search_that_steps_onto_singular_variances_is_left_for_another(monkeypatch):
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    frame, fit, tried = clustered(0.5, 0.5), MixedLM.fit, []
+    whole = slopes(frame)
+
+    def failing(self, *args, method, **options):
+        tried.append(method)
+        if method in broken:
+            raise np.linalg.LinAlgError("Singular matrix")
+        return fit(self, *args, method=method, **options)
+
+    monkeypatch.setattr(MixedLM, "fit", failing)
+    broken = ("bfgs",)
+    np.testing.assert_allclose(slopes(frame)["slope"], whole["slope"], atol=0.02)
+    broken = ("bfgs", "powell")
+    rows = slopes(frame)
+    assert rows[["slope", "se", "p"]].isna().all(axis=None)
+    assert not rows["converged"].any()
+    assert tried == ["bfgs", "powell", "bfgs", "powell", "bfgs", "powell"]

@@ -11,7 +11,7 @@ Each check can fail, or say nothing: its verdict needs a 95 % interval over imag
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +37,7 @@ CURVE_POINTS = 15
 RANDOM_ORDERS = 5
 CONTROL_LEVEL = "0 none"
 RANDOMISATION = {"randomisation": "signed", "randomisation_absolute": "absolute"}
+SINGLE_LAYER = {"single_layer": "signed", "single_layer_absolute": "absolute"}  # shown, not judged
 HALF = 0.5  # of the agreement that the true weights leave with themselves: more must not survive shuffled weights
 CASCADE_IMAGES = 4
 PASSED, FAILED, UNCLEAR = "passed", "failed", "unclear"
@@ -170,21 +171,29 @@ def shuffle_weights(module: nn.Module, seed: int) -> None:
                 tensor.copy_(tensor.flatten()[order].view_as(tensor))
 
 
-def randomised_networks(network: ScoreNetwork, seed: int) -> Iterator[tuple[str, nn.Module]]:
-    """Yield copies with more and more weights shuffled, from the output to the input.
+def randomised_networks(
+    network: ScoreNetwork, seed: int, cascade: bool = True
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield copies with weights shuffled: more and more of them from the output to the input, or each part's alone.
+
+    Both are Adebayo et al.'s: a cascade says how much of the network has to be lost before the map changes, single layers
+    which of them it rests on. A part is shuffled in the same way in both.
 
     Args:
         network: A :class:`models.score_network.ScoreNetwork`; left as it is.
         seed: Seed of the shuffling.
+        cascade: Whether what was shuffled stays so.
 
     Yields:
-        (level, network): ``1 head``, ``2 conv5`` (head and conv5), ... up to all weights. The same object,
-        changed further each time.
+        (level, network): ``1 head``, ``2 conv5`` (head and conv5, or conv5 alone), ... up to all weights, or the first
+        layer. In a cascade the same object, changed further each time.
     """
     changed = copy.deepcopy(network)
-    for number, (name, part) in enumerate(_parts(changed), start=1):
-        shuffle_weights(part, seed + number)
-        yield f"{number} {name}", changed
+    for place, (name, _) in enumerate(_parts(network)):
+        if not cascade:
+            changed = copy.deepcopy(network)
+        shuffle_weights(_parts(changed)[place][1], seed + place + 1)
+        yield f"{place + 1} {name}", changed
 
 
 def map_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -276,6 +285,9 @@ def check_attributions(
         rows += _agreement_rows(level, maps, other, image_ids)
         cascade.append(other[:CASCADE_IMAGES])
         levels.append(level)
+    for level, changed in randomised_networks(network, settings.seed, cascade=False):
+        other = maps_of(prepare_network(changed, device))
+        rows += _agreement_rows(level, maps, other, image_ids, SINGLE_LAYER)
     return Checks(rows, np.stack(cascade), levels)
 
 
@@ -297,10 +309,17 @@ def _curve_rows(image_id: str, curves: Curves) -> list[dict]:
     return rows
 
 
-def _agreement_rows(level: str, maps: np.ndarray, others: np.ndarray, image_ids: Sequence[str]) -> list[dict]:
+def _agreement_rows(
+    level: str,
+    maps: np.ndarray,
+    others: np.ndarray,
+    image_ids: Sequence[str],
+    checks: Iterable[str] = RANDOMISATION,
+) -> list[dict]:
+    """Rows of a level: the checks are those of signed and of absolute maps."""
     rows = []
     for image_id, first, second in zip(image_ids, maps, others, strict=True):
-        for check, rho in zip(RANDOMISATION, map_agreement(first, second), strict=True):
+        for check, rho in zip(checks, map_agreement(first, second), strict=True):
             rows.append(
                 {"image_id": image_id, "check": check, "level": level, "value": rho, "control": np.nan}
             )

@@ -25,6 +25,7 @@ from utils.attribution.gradients import (
     integrated_gradients,
     internal_batch_size,
 )
+from utils.attribution.layer_figure import draw_single_layers
 from utils.attribution.regions import REGION_COLUMNS, region_frame
 from utils.attribution.released import LABEL, absolute_gradients, check_released_flags
 from utils.core.contract import TABLES
@@ -310,6 +311,9 @@ def check(
         shown, found.cascade, found.levels, f"Maps of {model} while its weights are shuffled"
     )
     run.save_figure(figure, f"ig_cascade_{model}")
+    run.save_figure(
+        draw_single_layers(checks, f"Maps of {model} while one layer is shuffled"), f"ig_layers_{model}"
+    )
     for table, rows in (("ig_checks", checks), ("ig_verdicts", verdicts.drop(columns="sentence"))):
         rows = rows.assign(model=model)
         old = run.read_earlier(table)

@@ -180,7 +180,8 @@ def _against(
     cluster: str | None,
 ) -> pd.DataFrame:
     """The rows of one model's targets."""
-    table = correlation_rows(frame, features, targets, resamples=resamples, seed=seed, cluster=cluster)
+    options = {"resamples": resamples, "seed": seed, "cluster": cluster, "covariates": ()}
+    table = correlation_rows(frame, features, targets, **options)
     rows = add_q(table, ["target"])[["measure", "target", *CORRELATIONS]].rename(
         columns={"measure": "feature"}
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -386,7 +386,7 @@ def commonality_rows(
         "distinctiveness": [name for name in errors if name == "distinctiveness"],
         "image features": features,
         "category": ["category"] if frame["category"].fillna("").ne("").all() else [],
-        "size": [SIZE] if SIZE in frame else [],
+        "size": [SIZE] if SIZE in frame and frame[SIZE].notna().all() else [],
     }
     clusters = cluster_codes(clusters_of(frame, settings), len(frame))
     found = commonality(
@@ -417,6 +417,11 @@ class FeatureModels:
         commonality: rows of ``feature_commonality.csv``; empty without reconstruction errors.
     """
 
+    TABLES: ClassVar = {
+        "feature_model": "models",
+        "feature_importance": "importances",
+        "feature_commonality": "commonality",
+    }
     models: pd.DataFrame
     importances: pd.DataFrame
     commonality: pd.DataFrame

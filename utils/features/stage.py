@@ -26,11 +26,12 @@ from utils.features.crop import (
 )
 from utils.features.evaluation import asked_scores, attribution_tables, error_tables, feature_correlations
 from utils.features.figures import draw_clusters, draw_commonality, draw_correlations, draw_model
-from utils.features.model import ModelSettings, feature_model
+from utils.features.model import SIZE, FeatureModels, ModelSettings, feature_model
 from utils.features.released import released_object_features
 from utils.features.scene import scene_features
 from utils.scenes.cache import cache_path, check_min_score
 from utils.scenes.networks import SceneSettings, ensure_scene_cache, scene_networks_cached
+from utils.statistics.correlation_tables import add_q
 
 SHARD_SIZE = 256
 
@@ -191,7 +192,8 @@ def join_features(
     run: Run, dataset: Dataset, parts: list[pd.DataFrame], skipped: list[tuple[str, str]], region: str
 ) -> pd.DataFrame:
     """Join the groups with the scores, and say what was left out or is undefined."""
-    frame = dataset.table[["image_id", "category", "subcategory", "memorability"]]
+    about = [name for name in ("group", SIZE) if dataset.table[name].replace("", None).notna().any()]
+    frame = dataset.table[["image_id", "category", "subcategory", "memorability", *about]]
     for part in parts:
         frame = frame.merge(part, on="image_id", validate="one_to_one")
     names = [name for part in parts for name in part.columns if name != "image_id"]
@@ -234,15 +236,30 @@ def evaluate(run: Run, args: Namespace) -> None:
     settings = ModelSettings(
         args.folds, args.repeats, args.resamples, args.seed, args.permutations, args.cluster
     )
-    modelled = feature_model(next(iter(frames.values())), error_tables(run, args), settings)
-    if modelled is None:
+    errors = error_tables(run, args)
+    found = {region: feature_model(frame, errors, settings) for region, frame in frames.items()}
+    model_regions(run, {region: models for region, models in found.items() if models is not None})
+
+
+def model_regions(run: Run, found: dict[str, FeatureModels]) -> None:
+    """Write and draw what features of each region say of memorability; q of the models over all regions."""
+    if not found:
         return
-    run.write_table(modelled.models, "feature_model")
-    run.write_table(modelled.importances, "feature_importance")
-    run.save_figure(draw_model(modelled.models, modelled.importances), "feature_model")
-    if len(modelled.commonality):
-        run.write_table(modelled.commonality, "feature_commonality")
-        run.save_figure(draw_commonality(modelled.commonality), "feature_commonality")
+    for region, part in found.items():
+        suffix = "" if region == FULL else f"_{region}"
+        run.save_figure(draw_model(part.models, part.importances), f"feature_model{suffix}")
+        if len(part.commonality):
+            run.save_figure(draw_commonality(part.commonality), f"feature_commonality{suffix}")
+    tables = {
+        name: pd.concat(
+            [getattr(part, kind).assign(region=region) for region, part in found.items()], ignore_index=True
+        )
+        for name, kind in FeatureModels.TABLES.items()
+    }
+    tables["feature_model"] = add_q(tables["feature_model"])
+    for name, table in tables.items():
+        if len(table):
+            run.write_table(table, name)
 
 
 def read_regions(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:

@@ -304,6 +304,14 @@ CAPTIONS: tuple[tuple[str, Caption], ...] = (
         ),
     ),
     (
+        r"ig_layers_(?P<model>.+)",
+        Caption(
+            "Which layers do maps rest on?",
+            "Agreement with the true maps as the weights of one layer alone are shuffled, and of all down to it.",
+            "A layer whose loss leaves the maps as they are tells them little.",
+        ),
+    ),
+    (
         r"ig_checks_(?P<model>.+)",
         Caption(
             "Checks of the attributions",

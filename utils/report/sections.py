@@ -262,12 +262,17 @@ def _attribution(output_path: Path) -> list[Block]:
     return blocks
 
 
+def _first_region(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the region that comes first: of whole pictures, where there are any."""
+    return frame[frame["region"].isin(frame["region"].head(1))]
+
+
 def _features(output_path: Path) -> list[Block]:
     """The features that go most with memorability."""
     path = output_file(output_path, "feature_correlations")
     frame = read_table(path, "feature_correlations")
     frame = frame[frame["target"] == "memorability"]
-    frame = frame[frame["region"].isin(frame["region"].head(1))].dropna(subset=["rho"])
+    frame = _first_region(frame).dropna(subset=["rho"])
     top = frame.reindex(frame["rho"].abs().sort_values(ascending=False, kind="stable").index).head(
         TOP_FEATURES
     )
@@ -309,7 +314,7 @@ def _feature_models(output_path: Path) -> list[Block]:
             ],
             texts=3,
         )
-        for _, row in read_table(path, "feature_model").iterrows()
+        for _, row in _first_region(read_table(path, "feature_model")).iterrows()
     ]
     text = "Each image predicted once, by a fit without it or any image of its subcategory; ρ from ranks inside folds."
     blocks = [table_block("All features together", [path.name], header, rows, text, texts=3)]
@@ -347,7 +352,7 @@ def _commonality(path: Path) -> Block:
             ],
             texts=2,
         )
-        for _, row in read_table(path, "feature_commonality").iterrows()
+        for _, row in _first_region(read_table(path, "feature_commonality")).iterrows()
     ]
     text = (
         "Shares of the variance of ranked memorability, what chance explains taken off. Unique: lost without the kind of "

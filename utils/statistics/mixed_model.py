@@ -171,16 +171,30 @@ def _reml(y: np.ndarray, design: np.ndarray, codes: np.ndarray, random: np.ndarr
         free = MixedLMParams.from_components(
             fe_params=np.ones(design.shape[1]), cov_re=np.eye(random.shape[1]), vcomp=np.ones(0)
         )
-        # L-BFGS can run off to an infinite likelihood, and a gradient get stuck where a variance is 0.
-        fitted = model.fit(reml=True, method="bfgs", free=free)
-        if not _sound(fitted) or np.diag(fitted.cov_re).min() < AT_BOUNDARY:
-            other = model.fit(reml=True, method="powell", free=free)
-            if _sound(other) and (not _sound(fitted) or other.llf > fitted.llf):
-                fitted = other
+        fitted = _search(model, free)
+    if fitted is None:
+        q, r = design.shape[1], random.shape[1]
+        return _Fit(np.full(q, np.nan), np.full((q, q), np.nan), np.full((r, r), np.nan), np.nan, False)
     variances, residual = np.asarray(fitted.cov_re), float(fitted.scale)
     covariance = _fixed_covariance(design, codes, random, variances, residual)
     sound = _sound(fitted) and bool(np.isfinite(covariance).all())
     return _Fit(np.asarray(fitted.fe_params), covariance, variances, residual, sound)
+
+
+def _search(model: Any, free: Any) -> Any | None:
+    """Maximise the likelihood; None where no way of searching ends."""
+    found = []
+    # L-BFGS can run off to an infinite likelihood, and a gradient get stuck where a variance is 0.
+    for method in ("bfgs", "powell"):
+        try:
+            fitted = model.fit(reml=True, method=method, free=free)
+        except np.linalg.LinAlgError:  # a step onto variances that cannot be inverted
+            continue
+        found.append(fitted)
+        if _sound(fitted) and np.diag(fitted.cov_re).min() >= AT_BOUNDARY:
+            break
+    sound = [fitted for fitted in found if _sound(fitted)]
+    return max(sound, key=lambda fitted: fitted.llf) if sound else next(iter(found), None)
 
 
 def _sound(fitted: Any) -> bool:

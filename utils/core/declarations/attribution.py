@@ -120,12 +120,13 @@ TABLES: dict[str, Table] = {
         "python model_interpretation_IG.py --save --check",
         "Whether the attributions can be trusted, on a few images. randomisation, randomisation_absolute: Spearman's rho over pixels "
         "(signed, absolute) between the true map and that of a network whose weights were shuffled from the output down to a level; "
-        "level '0 none' has the true weights and half the steps. deletion, insertion: predicted score after a share (level) of the "
+        "level '0 none' has the true weights and half the steps. single_layer, single_layer_absolute: the same with the weights of "
+        "that layer alone shuffled (shown, not judged). deletion, insertion: predicted score after a share (level) of the "
         "patches was replaced by the baseline, or put onto it, from most to least in favour; 'area' is the mean along the way.",
         (
             IMAGE_ID,
             MODEL,
-            text("check", "randomisation, randomisation_absolute, deletion or insertion"),
+            text("check", "randomisation, single_layer (both also _absolute), deletion or insertion"),
             text("level", "weights shuffled, share of patches, or area"),
             estimate("value", "rho, or predicted score in the map's order", "rho or score"),
             estimate("control", "predicted score in random orders, on average", "score"),

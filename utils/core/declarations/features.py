@@ -27,21 +27,32 @@ def _feature_columns() -> tuple[Column, ...]:
     )
 
 
+# What clusters and the size of pictures are known from, where the score table says.
+ABOUT = (
+    text("group", "images that belong together (--group-column); absent where none do", nullable=True),
+    Column(
+        "pixel_count",
+        "float",
+        "pixels of the picture by the score table; absent where it has none",
+        nullable=True,
+    ),
+)
+
 TABLES: dict[str, Table] = {
     "image_features": Table(
         "image_features.csv",
         "python feature_analysis.py --calculate-features",
         "Colour, texture, structure, composition, faces and scene of each image, from its file at its own size (longer "
         "side reduced to 1,024 px at most). Only the groups of the last --calculate-features run are there.",
-        (*SCORED_IMAGE, *_feature_columns()),
-        optional=tuple(ALL_FEATURES),
+        (*SCORED_IMAGE, *ABOUT, *_feature_columns()),
+        optional=(*(column.name for column in ABOUT), *ALL_FEATURES),
     ),
     "image_features_crop": Table(
         "image_features_crop.csv",
         "python feature_analysis.py --calculate-features",
         "The same features of the crop that the networks saw, at the size they saw it (--region crop).",
-        (*SCORED_IMAGE, *_feature_columns()),
-        optional=tuple(ALL_FEATURES),
+        (*SCORED_IMAGE, *ABOUT, *_feature_columns()),
+        optional=(*(column.name for column in ABOUT), *ALL_FEATURES),
     ),
     "feature_correlations": Table(
         "feature_correlations.csv",
@@ -83,10 +94,11 @@ TABLES: dict[str, Table] = {
     "feature_model": Table(
         "feature_model.csv",
         "python feature_analysis.py --evaluate-features",
-        "Memorability predicted from features by cross-validation: how well. Rows of one model share their images and folds; "
+        "Memorability predicted from features of a region by cross-validation: how well. Rows of one model share their images and folds; "
         "features alone are repeated for a model only where it has fewer images. What features add to error and "
         "distinctiveness is in feature_commonality.csv.",
         (
+            text("region", "full: of the whole picture; crop: of what the networks saw"),
             text("learner", "gradient boosting, or ridge (linear)"),
             text("predictors", "image features, error and distinctiveness, or both"),
             text("model", "model of the error and distinctiveness; empty for features alone", nullable=True),
@@ -107,14 +119,14 @@ TABLES: dict[str, Table] = {
                 "its 95 % interval, clusters resampled whole, widened for training images that folds share"
             ),
             estimate("p", "two-sided p of rho, by permuting whole clusters, corrected likewise"),
-            estimate("q", "Benjamini-Hochberg q over the table"),
+            estimate("q", "Benjamini-Hochberg q over the table, all regions"),
             estimate("rho_within_category", "rho from ranks inside each category of each fold, pooled"),
             real("r2", "1 - squared error / squared error of the training mean; below 0 is worse than that"),
             real("mae", "mean absolute error", "memorability score"),
             integer("permutations", "permutations behind p"),
             *resampling("bootstrap resamples", "seed of folds, learners, permutations and resampling"),
         ),
-        key=("learner", "predictors", "model"),
+        key=("region", "learner", "predictors", "model"),
     ),
     "feature_commonality": Table(
         "feature_commonality.csv",
@@ -123,6 +135,7 @@ TABLES: dict[str, Table] = {
         "the others, in linear models of ranks. What chance explains is measured by permutation and taken off: a kind of measure "
         "that adds nothing has a unique variance of 0 on average, and may fall below it.",
         (
+            text("region", "full: of the whole picture; crop: of what the networks saw"),
             text("model", "model of the reconstruction error and distinctiveness"),
             text(
                 "block",
@@ -138,11 +151,11 @@ TABLES: dict[str, Table] = {
             ),
             *interval("the 95 % interval of unique (delete-one-cluster jackknife)"),
             estimate("p", "one-sided p of unique, by permuting whole clusters"),
-            estimate("q", "Benjamini-Hochberg q over the blocks of one model"),
+            estimate("q", "Benjamini-Hochberg q over the blocks of one model and region"),
             integer("permutations", "permutations behind p"),
             integer("seed", "seed of the permutations"),
         ),
-        key=("model", "block"),
+        key=("region", "model", "block"),
     ),
     "feature_importance": Table(
         "feature_importance.csv",
@@ -150,6 +163,7 @@ TABLES: dict[str, Table] = {
         "Permutation importance in the model of image features alone: what its rho loses when a feature is shuffled "
         "among the images of each fold. Features that say the same share their importance.",
         (
+            text("region", "full: of the whole picture; crop: of what the networks saw"),
             text("learner", "gradient boosting or ridge"),
             text("feature", "column of image_features.csv"),
             text("group", f"one of {', '.join((*ALL_GROUPS, RELEASED))}"),
@@ -162,6 +176,6 @@ TABLES: dict[str, Table] = {
             integer("n", "images"),
             integer("seed", "seed of the shuffles"),
         ),
-        key=("learner", "feature"),
+        key=("region", "learner", "feature"),
     ),
 }
