@@ -3,11 +3,14 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import make_picture
 from PIL import Image, ImageEnhance
 
+from benchmarks.common import RESULTS
 from utils.prediction.near_duplicates import (
+    CODE_LIMIT,
     HASH_LIMIT,
     code_pairs,
     families,
@@ -151,3 +154,13 @@ def test_a_family_goes_to_the_side_that_is_held_back_most():
     splits = np.array(["train", "val", "test", "train", "train", "val", "train", "train", "test"])
     together = keep_together(splits, family)
     assert together.tolist() == ["test", "test", "test", "train", "val", "val", "train", "train", "test"]
+
+
+def test_the_limits_are_those_that_were_calibrated():
+    """Both find every recompressed or smaller copy, and among LNSIM's pictures only pairs that are the same to the eye."""
+    recorded = pd.read_csv(RESULTS / "near_duplicates.csv").set_index(["found by", "limit"])
+    for key, pairs in ((("hash", HASH_LIMIT), 3), (("codes", CODE_LIMIT), 2)):
+        row = recorded.loc[key]
+        assert row[["JPEG 30", "half size", "blurred by 2 px"]].min() == 1
+        assert row["cropped by 2 %"] > 0.98
+        assert row["pairs of originals"] == pairs

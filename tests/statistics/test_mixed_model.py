@@ -133,7 +133,7 @@ def test_a_search_that_steps_onto_singular_variances_is_left_for_another(monkeyp
 
     monkeypatch.setattr(MixedLM, "fit", failing)
     broken = ("bfgs",)
-    np.testing.assert_allclose(slopes(frame)["slope"], whole["slope"], atol=0.02)
+    np.testing.assert_allclose(slopes(frame)["slope"], whole["slope"], atol=0.05)
     broken = ("bfgs", "powell")
     rows = slopes(frame)
     assert rows[["slope", "se", "p"]].isna().all(axis=None)

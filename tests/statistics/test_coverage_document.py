@@ -1,0 +1,45 @@
+"""What docs/method.md says of coverage is what was recorded, and what was recorded is what is promised."""
+
+import pandas as pd
+import pytest
+
+from benchmarks.coverage import CSV, DOCUMENT, update
+from benchmarks.coverage_document import BEGIN, END, replace_tables, tables
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return pd.read_csv(CSV)
+
+
+def test_the_document_holds_the_tables_of_the_recorded_file(recorded):
+    assert tables(recorded) in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_recorded_coverage_lies_between_93_and_97_percent_and_nulls_are_rejected_in_3_to_7(recorded):
+    covered = recorded["coverage"].dropna()
+    assert len(covered) >= 18
+    assert covered.between(0.93, 0.97).all()
+    rejected = recorded[(recorded["subcategories"] != 3) & recorded["rejected"].notna()]
+    assert len(rejected) >= 14
+    assert rejected["rejected"].between(0.03, 0.07).all()
+    assert (recorded["rejected"].dropna() <= 0.07).all(), "three subcategories may be cautious, never bold"
+
+
+def test_tables_take_the_place_of_those_before_them(tmp_path, recorded):
+    document = tmp_path / "method.md"
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    replace_tables(recorded, document)
+    assert document.read_text(encoding="utf-8") == f"before\n{tables(recorded)}\nafter\n"
+
+
+def test_a_part_measured_again_replaces_its_own_rows_alone(tmp_path, recorded):
+    path = tmp_path / "coverage.csv"
+    update(path, recorded)
+    again = recorded[recorded["part"] == "few"].assign(coverage=0.5)
+    table = update(path, again)
+    assert len(table) == len(recorded)
+    assert (table.loc[table["part"] == "few", "coverage"] == 0.5).all()
+    assert table.loc[table["part"] != "few", "coverage"].equals(
+        recorded.loc[recorded["part"] != "few", "coverage"]
+    )
