@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "near_duplicates.csv")
     args = parser.parse_args()
     index = pd.read_csv(args.latents.with_suffix(".csv"), dtype={"image_id": str})
-    table = measure(args.pictures, np.load(args.latents), index["image_id"].tolist())
+    table = measure(args.pictures, np.load(args.latents, allow_pickle=False), index["image_id"].tolist())
     table.to_csv(args.output, index=False, float_format="%.3f")
     print(table.round(3).to_string(index=False))
 
