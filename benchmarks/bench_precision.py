@@ -4,7 +4,8 @@ Real photographs go through the same network in float32 and in bf16 (as --precis
 first network is the trained one that ships with this project, at the 96 px it was trained at and at 192 px, which
 ms-ssim needs; with --full-width FILE a checkpoint of full width beside it (`random` stands for an untrained one).
 Weights of LPIPS and style are the published ones where they are cached, else random ones, which the column `trunks`
-says. Writes benchmarks/results/precision.csv, which `utils/core/precision.py` and the table in docs/method.md rest on.
+says. Writes benchmarks/results/precision.csv, on which `utils/core/precision.py` rests, and its table into
+docs/method.md (with --table-only from the CSV as it is).
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 RESULT = Path(__file__).resolve().parent / "results" / "precision.csv"
+MARKS = ("<!-- precision: written by benchmarks/bench_precision.py -->", "<!-- /precision -->")
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "method.md"
 
 
@@ -27,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=200, help="evenly spaced over the sorted folder")
     parser.add_argument("--full-width", metavar="FILE", help="checkpoint of full width, or random")
     parser.add_argument("--full-width-images", type=int, default=64)
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--table-only", action="store_true", help="write the document's table again")
     return parser
 
 
@@ -139,6 +141,32 @@ def score_rows(pixels) -> Iterator[dict]:
     }
 
 
+def attribution_rows(pixels, steps: int = 32) -> Iterator[dict]:
+    """Compare Integrated Gradients of the score (black baseline, Gauss-Legendre) pixel by pixel; medians over pictures."""
+    import numpy as np
+    import torch
+
+    from utils.core.device import computing_in
+    from utils.prediction.scoring import load_predictor
+
+    network = load_predictor(model="builtin", device="cpu").network
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    shares, weights = (
+        torch.tensor(values / 2, dtype=torch.float32)[:, None, None, None] for values in (nodes + 1, weights)
+    )
+    found = []
+    for image in map(torch.from_numpy, pixels):
+        maps = {}
+        for precision in ("float32", "bf16"):
+            path = (shares * image).requires_grad_()
+            with computing_in(precision, "cpu"):
+                scores = network(path)
+            (gradient,) = torch.autograd.grad(scores.float().sum(), path)
+            maps[precision] = (image * (weights * gradient).sum(0)).sum(0).double().numpy().ravel()
+        found.append(rank_correlation(maps["float32"], maps["bf16"]))
+    yield {"output": "attribution", "in_bf16": "network", "rank_correlation": float(np.median(found))}
+
+
 def rows(args: argparse.Namespace) -> Iterator[dict]:
     """Compare everything, network by network."""
     import numpy as np
@@ -181,22 +209,55 @@ def rows(args: argparse.Namespace) -> Iterator[dict]:
         if size == 96:
             for row in score_rows(pixels):
                 yield {**about, **row}
+            for row in attribution_rows(pixels[:: len(pixels) // 24 + 1]):
+                yield {**about, **row, "images": len(pixels[:: len(pixels) // 24 + 1])}
+
+
+def write_document(table) -> None:
+    """Put the table into docs/method.md, between its marks."""
+    lines = [
+        "| output | network | in bf16 | rank correlation | median relative difference | largest | neighbours kept |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in table.itertuples():
+        numbers = (
+            row.rank_correlation,
+            100 * row.median_relative_error,
+            100 * row.largest_relative_error,
+            100 * row.kept,
+        )
+        forms = ("{:.4f}", "{:.2g} %", "{:.2g} %", "{:.4g} %")
+        cells = [
+            "" if value != value else form.format(value) for value, form in zip(numbers, forms, strict=True)
+        ]
+        network = f"{row.network}, {row.image_size} px, {row.images} pictures"
+        lines.append(f"| {row.output} | {network} | {row.in_bf16} | {' | '.join(cells)} |")
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    DOCUMENT.write_text(
+        before + MARKS[0] + "\n" + "\n".join(lines) + "\n" + MARKS[1] + after, encoding="utf-8"
+    )
 
 
 def main(args: argparse.Namespace) -> None:
     import pandas as pd
 
     from benchmarks.common import describe_hardware
+    from utils.core.names import LOSSES
+    from utils.reconstruction.losses import uses_pretrained
 
-    if args.pictures is None:
-        raise SystemExit("Name a folder of photographs with --pictures.")
-    table = pd.DataFrame(rows(args))
-    hardware = describe_hardware()
-    table["hardware"] = f"{hardware['cpu']}, {hardware['cpu_capability']}, torch {hardware['torch']}"
-    table["date"] = time.strftime("%Y-%m-%d")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(args.output, index=False, float_format="%.6g")
-    sys.stdout.write(table.to_string() + "\n")
+    if not args.table_only:
+        if args.pictures is None:
+            raise SystemExit("Name a folder of photographs with --pictures.")
+        table = pd.DataFrame(rows(args))
+        hardware = describe_hardware()
+        table["hardware"] = f"{hardware['cpu']}, {hardware['cpu_capability']}, torch {hardware['torch']}"
+        table["date"] = time.strftime("%Y-%m-%d")
+        table.to_csv(RESULT, index=False, float_format="%.6g")
+    table = pd.read_csv(RESULT)
+    without = table["output"].isin([name for name in LOSSES if not uses_pretrained([name])])
+    write_document(table[~(without & (table["in_bf16"] == "network and trunks"))])
 
 
 if __name__ == "__main__":

@@ -4,18 +4,24 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from conftest import PROJECT_ROOT
 
 from utils.core import precision
 from utils.core.device import computing_in
 from utils.core.errors import UserError
 from utils.core.precision import (
     BF16_CAVEAT,
+    LEAST_RANK_CORRELATION,
+    RANKS_MOVE,
     refuse_reduced_precision,
     settle_precision,
 )
 from utils.core.run import Run
+
+MEASURED = PROJECT_ROOT / "benchmarks" / "results" / "precision.csv"
 
 
 @pytest.fixture
@@ -71,6 +77,18 @@ def test_some_results_are_float32_alone() -> None:
         assert args.precision == "float32"
     with pytest.raises(UserError, match="Maps are computed in float32 alone: reason"):
         refuse_reduced_precision(Namespace(precision="bf16"), "Maps", "reason")
+
+
+def test_what_is_refused_is_what_was_measured_to_move() -> None:
+    """The limit, the list in the code and the measurement say the same."""
+    measured = pd.read_csv(MEASURED)
+    trained = measured[~measured["network"].str.contains("untrained") & measured["rank_correlation"].notna()]
+    as_computed = trained.groupby(
+        ["network", "image_size", "output"], as_index=False
+    ).last()  # trunks in bf16 too
+    lowest = as_computed.groupby("output")["rank_correlation"].min()
+    moved = lowest[lowest < LEAST_RANK_CORRELATION]
+    assert pytest.approx(moved.to_dict(), abs=5e-4) == RANKS_MOVE
 
 
 def test_in_bf16_the_network_computes_so_and_else_not() -> None:

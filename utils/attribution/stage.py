@@ -440,7 +440,7 @@ def select_images(
 def save(run: Run, args: Namespace) -> None:
     """Compute and write everything."""
     refuse_reduced_precision(
-        args, "Attributions", "maps in bf16 are others than float32's (docs/method.md, Precision)"
+        args, "Attributions", "those in bf16 rank a picture's pixels otherwise (docs/method.md, Precision)"
     )
     keep_freed_memory()
     full_float32()  # or the convergence delta measures cuDNN's rounding

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LEAST_RANK_CORRELATION = 0.99
 """Spearman's rho of bf16's values with float32's, over photographs, below which an output is not computed in bf16."""
 
-RANKS_MOVE: dict[str, float] = {}
+RANKS_MOVE: dict[str, float] = {"attribution": 0.977}
 """Outputs below it, with their rho: the lowest over trained networks in benchmarks/results/precision.csv."""
 
 BF16_CAVEAT = "networks computed in bf16"
