@@ -105,3 +105,17 @@ def test_the_default_folder_without_a_table_is_a_mistake_and_no_study_without_sc
     make_picture(1, 12, 10).save("MemCat/a.png")
     with pytest.raises(UserError, match="Expected memcat_image_data.csv under MemCat"):
         load_dataset(dataset_args(Path("MemCat"), Path("o")))
+
+
+def test_a_table_that_an_earlier_run_had_is_lost_and_not_absent(tmp_path):
+    """A moved score table must not turn a scored study into one of pictures alone, its tables written anew."""
+    for number in range(3):
+        make_picture(number, 40, 36).save(tmp_path / f"{number}.png")
+    splits = tmp_path / "out" / "splits.csv"
+    splits.parent.mkdir()
+    header = "image_id,category,subcategory,memorability,split\n"
+    splits.write_text(header + "0.png,,,,test\n1.png,,,,train\n")
+    assert len(load_dataset(dataset_args(tmp_path, tmp_path / "out")).table) == 3
+    splits.write_text(header + "0.png,,,0.5,test\n1.png,,,,train\n")
+    with pytest.raises(UserError, match="no score table .* any more.*--scores-csv"):
+        load_dataset(dataset_args(tmp_path, tmp_path / "out"))

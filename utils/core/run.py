@@ -102,17 +102,19 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)  # Ctrl-C, SIGTERM, SIGHUP
         status = COMPLETE if kind is None else INTERRUPTED if interrupted else FAILED
-        self._claiming.close()
-        if is_main_rank():
-            write_run(self.output_path, self._record(status, error), self.kind)
-            self.digests.save()
-            said = self._caveats | self._earlier_caveats
-            if status == COMPLETE and said:
-                log.warning("What this run wrote is marked where it applies: %s.", said)
-        if self._log_file is not None:
-            log.removeHandler(self._log_file)
-            self._log_file.close()
-        self._lock.close()
+        try:
+            self._claiming.close()
+            if is_main_rank():
+                write_run(self.output_path, self._record(status, error), self.kind)
+                self.digests.save()
+                said = self._caveats | self._earlier_caveats
+                if status == COMPLETE and said:
+                    log.warning("What this run wrote is marked where it applies: %s.", said)
+        finally:
+            if self._log_file is not None:
+                log.removeHandler(self._log_file)
+                self._log_file.close()
+            self._lock.close()
 
     def _record(self, status: str, error: BaseException | None) -> dict[str, Any]:
         caveats = self._caveats | self._earlier_caveats

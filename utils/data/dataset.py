@@ -17,7 +17,7 @@ from utils.core.errors import UserError
 from utils.core.log import log
 from utils.core.names import DEFAULT_DATA_DIR, IMAGE_SUFFIXES
 from utils.core.processes import barrier, is_main_rank
-from utils.core.tables import read_csv
+from utils.core.tables import output_file, read_csv, to_numbers
 from utils.data.folders import as_utf8, walk
 from utils.data.inside import one_spelling, refuse_outside
 from utils.data.lnsim import explain_missing_pictures, find_lnsim, holds_lnsim_scores
@@ -207,7 +207,17 @@ def find_scores(args: Namespace) -> Path | None:
 
 
 def _pictures_alone(args: Namespace) -> Dataset:
-    """Return the data set of a folder of pictures without scores."""
+    """Return the data set of a folder of pictures without scores.
+
+    Raises:
+        UserError: An earlier run into this output folder had scores: their table is lost, not absent.
+    """
+    splits = output_file(args.output_path, "splits")
+    if splits.is_file() and to_numbers(read_csv(splits)["memorability"], splits, allow_empty=True).notna().any():
+        raise UserError(
+            f"There is no score table in {args.data_dir} any more, but the study in {args.output_path} was made with one. "
+            "Put it back or name it with --scores-csv; for the pictures without scores, choose another --output-path."
+        )
     ids = pictures_below(args.data_dir, args.output_path)
     table = pd.DataFrame({"image_id": ids, "path": [str(args.data_dir / name) for name in ids]})
     table = table.reindex(columns=DATASET_COLUMNS)
