@@ -118,12 +118,19 @@ def test_what_is_said_of_prediction(prediction, over, how, than):
     assert f"is {than}" in text
 
 
-def test_without_scores_nothing_is_claimed():
+def test_without_scores_or_correlations_nothing_is_claimed():
+    found = Findings(images=60, scored=False)
+    assert conclusion(found) == [
+        "60 images without scores: what follows is about the pictures, and says nothing of memorability."
+    ]
+    assert weaknesses(found)[0].startswith("There are no scores")
     found = Findings(images=60)
     assert conclusion(found) == [
         "60 images. Whether those reconstructed worse are remembered better was not asked of them."
     ]
-    assert weaknesses(found)[0].startswith("Nothing was correlated with memorability")
+    assert weaknesses(found)[0].startswith(
+        "Nothing was correlated with memorability: python autoencoder_evaluation.py"
+    )
 
 
 def test_a_sound_study_still_has_its_weak_point():

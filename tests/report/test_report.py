@@ -459,3 +459,24 @@ def test_columns_and_rows_without_a_number_are_left_out(results: Path) -> None:
     )
     assert table["header"] == ["name", "once"]
     assert [[cell["text"] for cell in row["cells"]] for row in table["rows"]] == [["a", "1"], ["b", "–"]]
+
+
+def test_pictures_without_scores_get_what_is_about_pictures_and_no_list_of_what_is_not_there(
+    results: Path,
+) -> None:
+    for path in results.glob("*.csv"):
+        if not path.name.startswith("test_loss"):
+            path.unlink()
+    losses = pd.read_csv(results / f"test_loss_{MODEL}.csv").assign(memorability=np.nan, category="")
+    write(results, "test_loss", losses, MODEL)
+    for name in SCRIPTS:
+        if name != "autoencoder_test":
+            (results / f"run_{name}.json").unlink(missing_ok=True)
+    text = read(results)
+    assert "60 images without scores: what follows is about the pictures" in text
+    assert "1 of 1 stages have run." in text
+    assert f"Reconstruction error of {MODEL}" in text
+    assert "Not there" not in text
+    assert "is missing" not in text
+    write_run(results, "feature_analysis", status="failed", error="no space left")
+    assert "Not there: the last run of this stage ended as failed: no space left" in read(results)

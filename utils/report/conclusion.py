@@ -54,6 +54,7 @@ class Findings:
 
     Attributes:
         images: Images in the study.
+        scored: Whether any of them has a memorability score.
         categories: Categories they are in; 0 where they have none.
         loss: The reconstruction error the hypothesis is tested by; empty where no correlation was computed.
         n: Images with that error and a score.
@@ -73,6 +74,7 @@ class Findings:
     """
 
     images: int
+    scored: bool = True
     categories: int = 0
     loss: str = ""
     n: int = 0
@@ -118,6 +120,10 @@ def conclusion(found: Findings) -> list[str]:
 def _asked(found: Findings) -> str:
     kinds = f" in {found.categories} categories" if found.categories > 1 else ""
     images = f"{found.n or found.images:,} images{kinds}"
+    if not found.scored:
+        return (
+            f"{images} without scores: what follows is about the pictures, and says nothing of memorability."
+        )
     if not found.loss:
         return f"{images}. Whether those reconstructed worse are remembered better was not asked of them."
     return (
@@ -223,8 +229,12 @@ def weaknesses(found: Findings) -> list[str]:  # long: a list of rules
             "Some networks have random weights: what rests on them is noise.",
         ),
         (
-            not found.loss,
-            "Nothing was correlated with memorability: there are no scores, or stage 3 has not run.",
+            not found.scored,
+            "There are no scores, so that nothing here was held against what people remember.",
+        ),
+        (
+            found.scored and not found.loss,
+            "Nothing was correlated with memorability: python autoencoder_evaluation.py has not run.",
         ),
         (bool(found.loss) and said == UNDEFINED, "The primary correlation is not defined for these images."),
         (

@@ -25,7 +25,12 @@ def read_findings(output_path: Path, scores: ImageScores, caveats: Caveats) -> F
         caveats: What the runs say of themselves.
     """
     categories = len({name for name in scores.texts.get("category", []) if name})
-    given: dict[str, Any] = {"images": len(scores.ids), "categories": categories, "caveats": caveats}
+    given: dict[str, Any] = {
+        "images": len(scores.ids),
+        "scored": scores.scored,
+        "categories": categories,
+        "caveats": caveats,
+    }
     return Findings(**given, **_error(output_path), **_prediction(output_path))
 
 

@@ -72,6 +72,11 @@ class ImageScores:
     caveats: Caveats = field(default_factory=Caveats)
     missing: list[str] = field(default_factory=list)
 
+    @property
+    def scored(self) -> bool:
+        """Whether any image has a memorability score."""
+        return any(column["key"] == _SCORE for column in self.columns)
+
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many images each table has, by (table, model)."""
         found = {key: sum(row >= 0 for row in rows) for key, rows in self.rows.items()}

@@ -28,7 +28,7 @@ from utils.report.captions import caption_of
 from utils.report.conclusion import conclusion, weaknesses
 from utils.report.findings import read_findings
 from utils.report.gallery import write_gallery
-from utils.report.gallery_data import read_scores
+from utils.report.gallery_data import ImageScores, read_scores
 from utils.report.headline import EXPLORATORY, headline_tiles
 from utils.report.sections import STAGE_BLOCKS
 from utils.report.steering import steering_blocks
@@ -94,8 +94,10 @@ def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
     gallery = write_gallery(output_path, scores, runs)
     found = read_findings(output_path, scores, caveats)
     without = () if found.categories else (CATEGORIES,)
+    if not found.scored:  # nobody misses what needs scores
+        without = tuple(name for name in SCRIPTS if name not in runs)
     names = [name for name in SCRIPTS if name not in without and (name in runs or name not in OPTIONAL)]
-    sections = [_section(name, output_path, runs.get(name), scores.counts()) for name in names]
+    sections = [_section(name, output_path, runs.get(name), scores) for name in names]
     return {
         "title": "What makes these images memorable",
         "subtitle": _subtitle(len(scores.ids), runs, SCRIPTS.keys() - {*OPTIONAL, *without}),
@@ -105,7 +107,7 @@ def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
         "weaknesses": weaknesses(found),
         "strips": picture_strips(output_path, scores, gallery.pairs) if gallery else [],
         "gallery": {"file": gallery.path.name, "about": gallery.about} if gallery else None,
-        "tiles": headline_tiles(output_path),
+        "tiles": [tile for tile in headline_tiles(output_path) if found.scored or not tile["missing"]],
         "sections": [
             *sections,
             {"title": "Record", "anchor": "record", "role": "", "blocks": _record(output_path, runs)},
@@ -133,15 +135,15 @@ def _subtitle(images: int, runs: dict[str, dict], stages: set[str]) -> str:
     return f"{images:,} images. Last stage ended {ended} UTC. {len(stages & runs.keys())} of {len(stages)} stages have run."
 
 
-def _section(
-    name: str, output_path: Path, run: dict | None, counts: dict[tuple[str, str], int]
-) -> dict[str, Any]:
+def _section(name: str, output_path: Path, run: dict | None, scores: ImageScores) -> dict[str, Any]:
     """One stage's tables and figures."""
     if run is None:
         blocks = [missing_block(f"this stage has not been run. Run: python {name}.py")]
     else:
         blocks = [block for make in BLOCKS.get(name, ()) for block in _safely(make, output_path)]
-        blocks += _figures(output_path, run, counts)
+        # Without scores, tables that compare with them are not there for a reason that was said already.
+        blocks = [block for block in blocks if scores.scored or block["kind"] != "missing"]
+        blocks += _figures(output_path, run, scores.counts())
     if run is not None and run.get("status") != "complete":
         blocks.insert(
             0, missing_block(f"the last run of this stage ended as {run.get('status')}: {run.get('error')}")

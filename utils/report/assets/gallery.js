@@ -475,7 +475,7 @@
     }
     sort.append(...groups.values());
     for (const name of ["category", "split"]) {
-      if (!G.texts[name]) continue;
+      if (!G.texts[name] || G.texts[name].levels.length < 2) continue;
       at(name + "-label").hidden = false;
       options(at(name), [["", "all"], ...G.texts[name].levels.filter(Boolean).map((level) => [level, level])]);
     }
