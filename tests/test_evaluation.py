@@ -161,6 +161,17 @@ def test_a_loss_table_cut_short_is_not_evaluated_as_if_it_were_whole(tmp_path):
     assert f"{path} has changed since it was written" in refused(tmp_path)
 
 
+def test_losses_that_were_computed_and_are_gone_are_missed(tmp_path):
+    """Without them the exposures alone were evaluated, and nothing was said."""
+    scores = planted_scores(30)
+    with Run("autoencoder_test", Namespace(output_path=tmp_path)) as run:
+        run.write_table(planted_losses(scores), "test_loss", MODEL)
+    write_study(tmp_path, scores, models=())
+    path = output_file(tmp_path, "test_loss", MODEL)
+    path.unlink()
+    assert f"{path} is missing. It was written by: python " in refused(tmp_path)
+
+
 # --- the numbers ---------------------------------------------------------------------------------
 
 

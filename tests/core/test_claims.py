@@ -134,6 +134,32 @@ def test_records_from_before_there_were_claims_are_held_to_as_well(written: Path
         read_table(written / FILE, "training")
 
 
+@pytest.mark.parametrize("damage", ["a folder", "binary", "empty"])
+def test_lost_claims_harm_no_run_and_the_record_stands_in_for_them(written: Path, damage: str) -> None:
+    ledger = written / "runs" / "writer.written.log"
+    ledger.unlink()
+    if damage == "a folder":
+        ledger.mkdir()
+    else:
+        ledger.write_bytes(bytes(range(256)) if damage == "binary" else b"")
+    read_table(written / FILE, "training")
+    edit(written, "a number")
+    with pytest.raises(ChangedFileError, match="python writer.py --seed 3"):
+        read_table(written / FILE, "training")
+    with run(written) as writer:
+        writer.write_table(training(), "training", "m")
+    read_table(written / FILE, "training")
+
+
+def test_a_file_where_the_folder_of_records_belongs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with (
+        pytest.raises(UserError, match="runs is a file; a folder of run records belongs there"),
+        run(tmp_path),
+    ):
+        pass
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing is cleaned up or settled after it."""
 
@@ -182,7 +208,7 @@ def test_a_file_new_to_the_folder_whose_write_was_killed_is_claimed_by_nobody(tm
     with run(tmp_path) as writer:
         writer.write_table(training(), "training", "m")
         (tmp_path / FILE).unlink()  # as if the rename had never come
-    assert FILE not in written_by(tmp_path)
+    assert FILE not in (tmp_path / "runs" / "writer.written.log").read_text()
 
 
 def test_a_line_that_a_kill_cut_short_says_nothing_and_harms_no_other(written: Path) -> None:

@@ -341,7 +341,8 @@ def test_masks_and_boxes_are_kept_bit_by_bit(tmp_path):
     mask = rng.integers(0, 21, (37, 53), dtype=np.uint8)
     picture = rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)
     found = {"box": [[0.1, 0.2, 0.7, 1 / 3]], "label": [2], "score": [float(np.float32(0.9))]}
-    about = {"object_names": OBJECT_NAMES, "segment_names": SEGMENT_NAMES}
+    about = {"settings": {"weights": "random"}, "digests": []}
+    about |= {"object_names": OBJECT_NAMES, "segment_names": SEGMENT_NAMES}
     rows = [{"image_id": "a", "sha256": "0", **scene.scene_row(picture, found, mask)}]
     cache = write_scene_cache(tmp_path / "cache.sqlite", about, rows)
     np.testing.assert_array_equal(cache.mask("a"), mask)

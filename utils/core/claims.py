@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -76,11 +77,15 @@ def _line_of(claim: Claim) -> str:
     return json.dumps(claim._asdict())
 
 
+def _text_of(ledger: Path) -> str:
+    return ledger.read_text(encoding="utf-8", errors="replace")
+
+
 def _read_ledger(path: Path) -> dict[str, list[Claim]]:
     """Return the claims of each file, oldest first; a line that was cut short by a kill says nothing."""
     claims: dict[str, list[Claim]] = {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        for line in _text_of(path).splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError):
                 fields: dict[str, Any] = json.loads(line)
                 claim = Claim(**{**fields, "command": tuple(map(str, fields["command"]))})
@@ -89,13 +94,16 @@ def _read_ledger(path: Path) -> dict[str, list[Claim]]:
 
 
 def _claims_of_record(path: Path) -> Iterator[Claim]:
-    """Yield what the record of a run says of its outputs: for folders from before there were claims."""
+    """Yield what the record of a run says of its outputs: for where claims are lost, or there were none yet.
+
+    As of its start, so that a claim of the run itself, or of anybody since, is the later one.
+    """
     try:
         record = read_json(path)
-        at = int(datetime.fromisoformat(record["ended"]).timestamp() * 1e9)
+        at = int(datetime.fromisoformat(record["started"]).timestamp() * 1e9)
         for name, digest in record["output_sha256"].items():
             yield Claim(name, record["script"], tuple(record["command"]), digest, at)
-    except (UserError, KeyError, ValueError, TypeError, AttributeError):
+    except (UserError, OSError, KeyError, ValueError, TypeError, AttributeError):
         return
 
 
@@ -109,10 +117,7 @@ def written_by(output_path: Path) -> dict[str, Claim]:
     """
     folder = Path(output_path)
     ledgers = sorted((folder / RUNS_FOLDER).glob(f"*{_SUFFIX}"))
-    stages = {path.name.removesuffix(_SUFFIX) for path in ledgers}
-    records = [
-        path for path in sorted(folder.glob("run_*.json")) if path.stem.removeprefix("run_") not in stages
-    ]
+    records = sorted(folder.glob("run_*.json"))
     looks = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (*ledgers, *records)]
     looked, claims = _known.get(os.path.abspath(folder), (None, {}))
     if looks != looked:
@@ -201,7 +206,16 @@ class Claims:
         )
 
     def start(self) -> None:
-        """See what an earlier run left."""
+        """See what an earlier run left.
+
+        Raises:
+            UserError: Something else stands where the folder of claims belongs.
+        """
+        ledger = _ledger(self.folder, self.stage)
+        if ledger.parent.exists() and not ledger.parent.is_dir():
+            raise UserError(f"{ledger.parent} is a file; a folder of run records belongs there. Remove it.")
+        if ledger.is_dir():  # by whatever accident: nobody but us keeps anything there
+            shutil.rmtree(ledger)
         self.settle()
         self._earlier = dict(written_by(self.folder))
 
@@ -213,7 +227,7 @@ class Claims:
             self.written.get(name) or self._standing(name, history) for name, history in histories.items()
         ]
         lines = [_line_of(claim) for claim in claims if claim and (self.folder / claim.file).exists()]
-        if not histories or lines == ledger.read_text(encoding="utf-8").splitlines():
+        if not histories or lines == _text_of(ledger).splitlines():
             return
         with atomic_path(ledger) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -213,7 +213,10 @@ def _pictures_alone(args: Namespace) -> Dataset:
         UserError: An earlier run into this output folder had scores: their table is lost, not absent.
     """
     splits = output_file(args.output_path, "splits")
-    if splits.is_file() and to_numbers(read_csv(splits)["memorability"], splits, allow_empty=True).notna().any():
+    if (
+        splits.is_file()
+        and to_numbers(read_csv(splits)["memorability"], splits, allow_empty=True).notna().any()
+    ):
         raise UserError(
             f"There is no score table in {args.data_dir} any more, but the study in {args.output_path} was made with one. "
             "Put it back or name it with --scores-csv; for the pictures without scores, choose another --output-path."

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from utils.core.claims import written_by
 from utils.core.errors import UserError
 from utils.core.files import read_json
 from utils.core.log import log
@@ -144,6 +145,7 @@ def _study_frames(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
             f"There is no test_loss_<model>.csv in {run.output_path}. It is written by: python autoencoder_test.py "
             f"(or evaluate a table of your own with --table PATH)"
         )
+    _refuse_lost(run.output_path, exposed, tested)
     chosen = known if args.model_names is None else [Path(name).stem for name in args.model_names]
     chosen = list(dict.fromkeys(chosen))
     unknown = [name for name in chosen if name not in known]
@@ -163,6 +165,19 @@ def _study_frames(run: Run, args: Namespace) -> dict[str, pd.DataFrame]:
         parts = [part.drop(columns=CAVEAT_COLUMN, errors="ignore") for part in parts]
         frames[model] = parts[0] if len(parts) == 1 else parts[0].merge(parts[1], how="outer", on="image_id")
     return frames
+
+
+def _refuse_lost(output_path: Path, exposed: list[str], tested: list[str]) -> None:
+    """Refuse to go on with the exposures of a model alone where its losses were computed, and their table is gone.
+
+    Raises:
+        UserError: Naming the table and the command that writes it.
+    """
+    claims = written_by(output_path)
+    for model in exposed:
+        path = output_file(output_path, "test_loss", model)
+        if model not in tested and path.name in claims:
+            raise UserError(f"{path} is missing. It was written by: {claims[path.name].how}")
 
 
 def _chosen_losses(wanted: list[str] | None, found: dict[str, list[str]], place: Path) -> list[str]:
