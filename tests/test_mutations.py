@@ -27,6 +27,55 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "a path that leads out of the data folder read unasked",
+        "utils/data/inside.py",
+        "    if outside:",
+        "    if len(outside) == len(names):",
+        "tests/data/test_odd_folders.py::test_a_path_that_leads_out_of_the_data_folder_is_refused_unless_asked_for",
+    ),
+    Mutation(
+        "a folder whose name begins alike taken for inside",
+        "utils/data/inside.py",
+        '.rstrip(os.sep)}{os.sep}"',
+        '.rstrip(os.sep)}"',
+        "tests/data/test_odd_folders.py::test_a_folder_whose_name_begins_alike_is_outside",
+    ),
+    Mutation(
+        "the crop of a drafted picture from the reduced one",
+        "utils/data/images.py",
+        "for side in crop_box(*self.full_size, size))",
+        "for side in crop_box(*(n * self.factor for n in self.image.size), size))",
+        "tests/data/test_bounded_reading.py::test_a_drafted_picture_is_upright_and_not_shifted",
+    ),
+    Mutation(
+        "large JPEGs drafted where nobody asked",
+        "utils/data/images.py",
+        "DRAFT_MARGIN * size if draft else None",
+        "DRAFT_MARGIN * size if True else None",
+        "tests/data/test_bounded_reading.py::test_draft_decoding_is_off_unless_asked_for_and_of_jpegs_alone",
+    ),
+    Mutation(
+        "an apostrophe too many or too few",
+        "utils/core/cells.py",
+        'return cell[1:] if _is_formula(cell) and cell[0] == "\'" else cell',
+        'return cell.lstrip("\'") if _is_formula(cell) else cell',
+        "tests/core/test_cells.py::test_apostrophes_that_stood_there_are_kept",
+    ),
+    Mutation(
+        "the second run in a folder let in",
+        "utils/core/locks.py",
+        "fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)",
+        "fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB)",
+        "tests/core/test_locks.py::test_the_second_run_in_a_folder_says_who_holds_it",
+    ),
+    Mutation(
+        "a living process's temporary file removed",
+        "utils/core/leftovers.py",
+        "dead = machine == _machine() and (before_us or not _is_alive(pid))",
+        "dead = machine == _machine()",
+        "tests/core/test_locks.py::test_the_next_run_removes_what_dead_processes_left_and_nothing_else",
+    ),
+    Mutation(
         "the conclusion's directions turned round",
         "utils/report/conclusion.py",
         "return YES if found.error.sign > 0 else OPPOSITE",

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import logging
+import os
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from conftest import edit_in_place
 import run_pipeline
 from utils.core.cli import run_script
 from utils.core.errors import UserError
+from utils.core.locks import only_run
 from utils.core.log import in_words
 from utils.pipeline.checks import Findings
 from utils.pipeline.stages import Stage, parse_extras, stage_arguments
@@ -359,3 +361,11 @@ def test_the_precision_reaches_the_stages_that_measure_with_networks_and_no_othe
     args = run_pipeline.get_parser().parse_args(["--precision", "auto"])
     told = {stage.name for stage in run_pipeline.STAGES if "--precision" in stage_arguments(stage, args)}
     assert told == {"autoencoder_test", "latent_analysis", "feature_analysis"}
+
+
+def test_a_second_pipeline_in_one_folder_says_who_holds_it(study: Path) -> None:
+    expected = f"run_pipeline is running in .* already: process {os.getpid()} on "
+    with only_run(study, "run_pipeline"), pytest.raises(UserError, match=expected):
+        run(study)
+    assert not (study / "ran.txt").exists()
+    assert run(study) == "first second third"

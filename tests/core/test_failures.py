@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT_ROOT, assert_user_error
 
-from utils.core.errors import UserError
+from utils.core.errors import ImageError, UserError
 from utils.core.failures import explain
 from utils.core.files import atomic_path
 
@@ -16,6 +16,10 @@ from utils.core.files import atomic_path
     ("error", "words"),
     [
         (UserError("as it stands"), "as it stands"),
+        (
+            ImageError("a.jpg", "the file does not exist"),
+            "a.jpg: the file does not exist. Mend or remove the file",
+        ),
         (OSError(errno.ENOSPC, "No space left on device", "out/x.csv"), "out/x.csv: there is no space left"),
         (OSError(errno.EFBIG, "File too large", "out/x.npy"), "out/x.npy: the file would be larger"),
         (

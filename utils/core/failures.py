@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 
-from utils.core.errors import UserError
+from utils.core.errors import ImageError, UserError
 
 LEAST_ADDRESS_SPACE = 4 * 10**9  # bytes
 _AGAIN = "and run the same command again"
@@ -73,6 +73,8 @@ def explain(error: Exception) -> str | None:
     """Put what a user can mend into one message; None for anything else, which is a bug of ours."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, ImageError):  # where no other image could take its place
+        return f"{error}. Mend or remove the file {_AGAIN}."
     if is_lack_of_memory(error):
         return (
             "There is not enough memory. What was finished is kept; run the same command again with a smaller --batch-size, "
