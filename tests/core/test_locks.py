@@ -61,6 +61,7 @@ def test_a_lock_is_released_by_death(holder, tmp_path):
 
 def test_other_ranks_share_the_lock_of_the_first(holder, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with locks.only_run(tmp_path, "autoencoder_test"):
         pass
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from utils.core.errors import UserError
 from utils.core.log import in_words, log
+from utils.core.signals import follow_parent_as_worker
 from utils.pipeline.plan import Step
 from utils.pipeline.records import read_record
 
@@ -27,7 +28,8 @@ def _check(steps: Sequence[Step], output_path: Path, download: bool) -> Findings
 
 def check_apart(steps: Sequence[Step], output_path: Path, download: bool) -> Findings:
     """Run the checks in a process of their own, so that torch does not stay in memory beside the stages."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=follow_parent_as_worker) as pool:
         return pool.submit(_check, steps, output_path, download).result()
 
 
