@@ -116,9 +116,9 @@ def _evaluation(output_path: Path) -> list[Block]:
             "measure" if model == RIVAL_MODEL else "loss",
             path.name,
             headline,
-            text,
+            "" if number else text,
         )
-        for model, rows in _by_model(frame)
+        for number, (model, rows) in enumerate(_by_model(frame))
     ]
     comparisons = output_file(output_path, "loss_comparisons")
     frame = read_table(comparisons, "loss_comparisons")
