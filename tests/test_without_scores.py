@@ -62,6 +62,7 @@ def test_what_rests_on_scores_is_left_out_and_not_written_empty(folder):
         ("category_plot.py", ()),
         ("mlp_predict.py", SIZE),
         ("feature_analysis.py", ("--evaluate-features",)),
+        ("model_interpretation_IG.py", SIZE),
         ("memorability_steering.py", SIZE),
     ],
 )

@@ -41,7 +41,7 @@ from utils.core.processes import is_main_rank
 from utils.core.run import Run
 from utils.core.shards import Batch, ShardedResult, run_sharded
 from utils.core.tables import kept_rows, models_with, output_file, read_csv
-from utils.data.dataset import limit_rows, load_dataset
+from utils.data.dataset import limit_rows, load_dataset, require_score_table
 from utils.data.image_lists import named_images
 from utils.data.splits import load_splits
 from utils.latents.codes import find_code_models, refuse_codes_alone
@@ -420,7 +420,6 @@ def select_images(
     """Return the images to attribute (``image_id, path``, scores, split), references, and what is wrong with the data."""
     # --limit counts among the chosen images, not among all, of which the test split is less than a third.
     dataset = load_dataset(Namespace(**{**vars(args), "limit": None}))
-    dataset.require_scores("The test split, whose predictions are attributed,")
     dataset.note_on(run)
     table = load_splits(dataset, args.output_path, args.seed)
     known = dataset.table[["image_id", "path", "group"]]
@@ -439,6 +438,7 @@ def select_images(
 
 def save(run: Run, args: Namespace) -> None:
     """Compute and write everything."""
+    require_score_table(args, "The head, whose predictions are attributed,")
     refuse_reduced_precision(
         args, "Attributions", "those in bf16 rank a picture's pixels otherwise (docs/method.md, Precision)"
     )

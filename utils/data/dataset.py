@@ -100,9 +100,7 @@ class Dataset:
             UserError: Saying what runs without.
         """
         if not self.has_scores:
-            raise UserError(
-                f"{what} needs memorability scores, and {self.root} holds pictures alone. {WITHOUT_SCORES}"
-            )
+            raise _without_scores(what, self.root)
 
     def note_on(self, run: "Run") -> None:
         """Record on a run what it reads of this data set: the score table, the folders its pictures are or belong in.
@@ -204,6 +202,24 @@ def find_scores(args: Namespace) -> Path | None:
     ):
         return find_table(args.data_dir)
     return table
+
+
+def require_score_table(args: Namespace, what: str) -> None:
+    """Refuse a folder of pictures alone before anything is loaded.
+
+    Args:
+        args: The data flags.
+        what: What needs scores, as the beginning of a sentence.
+
+    Raises:
+        UserError: Saying what runs without.
+    """
+    if not args.sample and find_scores(args) is None:
+        raise _without_scores(what, args.data_dir)
+
+
+def _without_scores(what: str, place: Path) -> UserError:
+    return UserError(f"{what} needs memorability scores, and {place} holds pictures alone. {WITHOUT_SCORES}")
 
 
 def _pictures_alone(args: Namespace) -> Dataset:
