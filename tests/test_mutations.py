@@ -74,6 +74,8 @@ MUTATIONS = (
         "dead = machine == _machine() and (before_us or not _is_alive(pid))",
         "dead = machine == _machine()",
         "tests/core/test_locks.py::test_the_next_run_removes_what_dead_processes_left_and_nothing_else",
+    ),
+    Mutation(
         "per cent taken as they are",
         "utils/data/user_tables.py",
         "numbers = numbers / SCORE_SCALES[scale]",
