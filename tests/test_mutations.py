@@ -30,7 +30,7 @@ MUTATIONS = (
         "a path that leads out of the data folder read unasked",
         "utils/data/inside.py",
         "    if outside:",
-        "    if len(outside) == len(names):",
+        "    if len(outside) == len(paths):",
         "tests/data/test_odd_folders.py::test_a_path_that_leads_out_of_the_data_folder_is_refused_unless_asked_for",
     ),
     Mutation(

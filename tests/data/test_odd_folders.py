@@ -42,7 +42,7 @@ def load(study, rows, **options):
 
 def test_a_path_that_leads_out_of_the_data_folder_is_refused_unless_asked_for(study):
     rows = [("pictures/a.png", 0.5), ("../outside/d.png", 0.7)]
-    expected = r"1 of 2 paths lead out of .*data, e\.g\. \.\./outside/d\.png.*--data-dir.*--allow-outside"
+    expected = r"1 of 2 paths lead out of .*data, e\.g\. to .*/outside/d\.png.*--data-dir.*--allow-outside"
     with pytest.raises(UserError, match=expected):
         load(study, rows)
     assert load(study, rows, allow_outside=True).table["image_id"].tolist() == [
@@ -73,6 +73,16 @@ def test_absolute_paths_inside_and_links_that_the_folders_owner_made_are_read(st
         "pictures/a.png",
         "pictures/b.png",
     ]
+
+
+def test_paths_of_another_machine_are_missing_and_not_forbidden(study):
+    dataset = load(study, [("pictures/a.png", 0.5), ("/home/else/d.png", 0.7), ("../elsewhere/d.png", 0.7)])
+    assert dataset.table["image_id"].tolist() == ["pictures/a.png"]
+    assert [reason for _, reason in dataset.skipped] == ["in the table but not on disk"] * 2
+    table = study / "data" / "scores.csv"
+    table.write_text("path,score\n/home/else/d.png,0.5\n/home/else/e.png,0.6\n")
+    args = dataset_args(study / "data", study / "out", scores_csv=table)
+    assert load_dataset(args, pictures=False).table["path"].tolist() == ["", ""]
 
 
 def test_a_table_of_absolute_paths_alone_has_its_own_root(study):

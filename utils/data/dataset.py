@@ -359,8 +359,6 @@ def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
     table, skipped = _repeated(table)
     if pictures:
         root, table = _find_images(table, data_dir, scores_csv)
-        if not args.allow_outside:
-            refuse_outside(table["image_id"].tolist(), root, [data_dir], scores_csv)
         table, missing = _locate(table, root)
         table, same = _repeated(table)  # by an absolute and by a relative path
         skipped += (
@@ -368,8 +366,8 @@ def load_dataset(args: Namespace, pictures: bool = True) -> Dataset:
         )
     else:
         root, table = _with_what_pictures_there_are(table, data_dir)
-        if not args.allow_outside:
-            refuse_outside(table["image_id"].tolist(), root, [data_dir], scores_csv)
+    if not args.allow_outside:
+        refuse_outside(table.loc[table["path"] != "", "path"].tolist(), root, [data_dir], scores_csv)
     if skipped and args.on_error == "fail":
         shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:5])
         raise UserError(
