@@ -13,6 +13,7 @@ from typing import Any
 
 from utils.core.claims import Claim, written_by
 from utils.core.digests import FileDigests
+from utils.core.errors import UserError
 from utils.core.files import PROJECT_ROOT
 from utils.core.log import log
 from utils.core.processes import is_main_rank
@@ -119,7 +120,10 @@ def still_stands(script: str, arguments: Iterable[str], args: Namespace) -> bool
     asks_more = args.overwrite or getattr(args, "display", False)
     if asks_more or getattr(args, "weights", "") == "available" or not args.output_path.is_dir():
         return False
-    run = read_run(args.output_path, script) or {}
+    try:
+        run = read_run(args.output_path, script) or {}
+    except UserError:  # damaged; the run that now comes writes it anew
+        return False
     before = run.get("standing")
     if run.get("status") != COMPLETE or before is None or run.get("working_directory") != os.getcwd():
         return False
