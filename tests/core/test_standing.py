@@ -29,10 +29,12 @@ def stage(tmp_path: Path, monkeypatch):
             target = args.output_path / "copy.txt"
             target.write_text(Path("source.txt").read_text() + args.more)
             run.add_output(target)
+            run.report_skipped([("a.jpg", args.skipped)] if args.skipped else [])
 
     def get_parser():
         parser = cli.build_parser("Copies.", "output", "weights")
         parser.add_argument("--more", default="")
+        parser.add_argument("--skipped", default="")
         parser.add_argument("--display", action="store_true")
         parser.prog = "copier.py"
         return parser
@@ -52,6 +54,12 @@ def test_a_finished_stage_does_not_run_again_and_says_so(stage, capsys) -> None:
     assert not stage()
     assert "copier is up to date: command, code, 1 inputs and 1 outputs" in capsys.readouterr().err
     assert stage("--overwrite")
+
+
+@pytest.mark.parametrize(("reason", "again"), [("cut short", True), ("in the table but not on disk", False)])
+def test_a_picture_that_could_not_be_read_is_tried_again(stage, reason, again) -> None:
+    assert stage("--skipped", reason)
+    assert stage("--skipped", reason) == again
 
 
 @pytest.mark.parametrize("flag", [("--more", "x"), ("--display",), ("--weights", "available")])

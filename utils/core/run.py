@@ -128,6 +128,8 @@ class Run:
         standing = None
         if status == COMPLETE and not self.kind:
             standing = fingerprints(command[1:], self._code, self._inputs, outputs, *seen)
+            unreadable = [name for name, reason in self._skipped if "on disk" not in reason]
+            standing |= {"unreadable": sorted(unreadable)} if unreadable else {}
         return {
             "script": self.script,
             "status": status,

@@ -98,6 +98,8 @@ def why_again(
             return f"its output {file} changed or is gone"
     if is_main_rank():
         digests.save()
+    if before.get("unreadable"):  # the stage itself tries them, and does nothing else where none can be read
+        return f"{before['unreadable'][0]} could not be read, and is tried again"
     return ""
 
 
