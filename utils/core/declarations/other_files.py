@@ -103,7 +103,8 @@ OTHER_FILES = (
     OutputFile(
         ("shards/<...>",),
         _ALL,
-        "What unfinished work needs to go on, and digests of what was read; nothing to read.",
+        "What unfinished work needs to go on; the rows of finished per-image work, so that a picture that changes costs its own "
+        "shard alone; digests of what was read. Nothing to read, safe to delete: it costs time, no result.",
     ),
     OutputFile(
         ("scene_cache_<detector>_<segmenter>.<...>",),
