@@ -81,6 +81,7 @@ def test_no_flag_does_both(finished):
     record = json.loads((finished / "run_latent_analysis.json").read_text())
     assert record["status"] == "complete"
     assert record["counts"]["images"] == 12
+    assert (finished / "splits.csv").is_file()  # or category_splits would hang on which stages ran before
     assert not list((finished / "shards").glob("distinctiveness*"))
 
 

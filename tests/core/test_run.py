@@ -45,6 +45,24 @@ def test_atomic_path_replaces_only_when_all_went_well(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["table.csv"]
 
 
+def test_an_empty_folder_in_the_place_of_a_file_gives_way_and_another_is_named(tmp_path):
+    target = tmp_path / "table.csv"
+    target.mkdir()
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    target.unlink()
+    (target / "mine").mkdir(parents=True)
+
+    def replace():
+        with atomic_path(target) as temporary:
+            temporary.write_text("new")
+
+    with pytest.raises(OSError, match=r"table\.csv"):
+        replace()
+    assert (target / "mine").exists()
+
+
 def test_check_writable_names_the_folder(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
@@ -160,6 +178,24 @@ def test_a_run_that_failed_replaces_no_record_of_a_complete_one(tmp_path):
     assert read_run(tmp_path, "some_stage", complete=False)["status"] == "interrupted"
     (found,) = last_runs(tmp_path, ["some_stage", "another"]).values()
     assert (found["counts"], found["later_failure"]["status"]) == ({"images": 7}, "interrupted")
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a list", "a folder"])
+def test_a_damaged_record_counts_as_none_until_the_stage_writes_it_anew(tmp_path, caplog, damage):
+    with Run("some_stage", arguments(tmp_path)):
+        pass
+    path = tmp_path / "run_some_stage.json"
+    if damage == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_text("[]" if damage == "a list" else path.read_text()[:40])
+    assert read_run(tmp_path, "some_stage") is None
+    assert ("Until then it counts as none." in caplog.text) == (damage != "a folder")
+    assert last_runs(tmp_path, ["some_stage"]) == {}
+    with Run("some_stage", arguments(tmp_path)):
+        pass
+    assert read_run(tmp_path, "some_stage")["status"] == "complete"
 
 
 def test_a_run_that_is_no_part_of_the_study_has_a_record_of_its_own(tmp_path):

@@ -16,7 +16,7 @@ import run_pipeline
 from utils.core.errors import UserError
 from utils.core.run import Run
 from utils.core.standing import code_fingerprint
-from utils.pipeline.records import record_stage
+from utils.pipeline.records import record_stage, why_run
 from utils.pipeline.stages import Stage
 from utils.pipeline.status import StageStatus, study_status
 
@@ -47,6 +47,7 @@ def states(study: Path) -> dict[str, tuple[str, str]]:
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three stages, each done once and resting on the one before."""
+    monkeypatch.setattr("utils.core.run.PROJECT_ROOT", tmp_path / "code")
     (tmp_path / "scores.csv").write_text("path,score\n")
     for folder in ("pictures", "code/utils", "code/models"):
         (tmp_path / folder).mkdir(parents=True)
@@ -100,6 +101,23 @@ def test_an_edit_that_was_accepted_is_no_damage(study: Path) -> None:
     assert {name: state for name, (state, _) in states(study).items()} == dict.fromkeys(
         ("first", "second", "third"), "done"
     )
+
+
+def test_the_pipeline_leaves_an_edit_alone_that_is_or_was_accepted(study: Path) -> None:
+    """Or the stage that wrote the file would take it back before anybody reads it."""
+    path = study / "output" / "training_second.csv"
+    path.write_text(path.read_text().replace("0.5", "0.25"))
+    code = code_fingerprint(study / "code", "second")
+
+    def why(*flags: str) -> str:
+        return why_run(study / "output", "second", ["--seed", "1", *flags], code)
+
+    assert why() == "its output training_second.csv changed or is gone"
+    assert why("--accept-edited") == ""
+    run_stage(study, "third", "second", accept_edited=True)
+    assert why() == ""
+    path.unlink()
+    assert why("--accept-edited") == "its output training_second.csv changed or is gone"
 
 
 @pytest.mark.parametrize("what", ["scores.csv", "a picture's content", "a picture more"])

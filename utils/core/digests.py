@@ -9,7 +9,6 @@ its times as they were.
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -210,8 +209,6 @@ class FileDigests:
     def save(self) -> None:
         """Keep what is known for the next run, beside what other processes have kept meanwhile."""
         self._load()
-        if self.file.is_dir():  # by whatever accident: nobody but us keeps anything there
-            shutil.rmtree(self.file)
         write_json(self.file, self._known, indent=None)
 
 

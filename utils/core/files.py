@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
+        if path.is_dir() and not path.is_symlink():
+            with suppress(OSError):  # an empty folder is there by accident; another is named below
+                path.rmdir()
         with ExitStack() as watched:
             for watch in _watches:
                 watched.enter_context(watch(temporary, path))

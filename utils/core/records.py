@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.core.claims import written_by
+from utils.core.errors import UserError
 from utils.core.files import PROJECT_ROOT, read_json, write_json
+from utils.core.log import log
 from utils.core.names import RUNS_FOLDER
 
 COMPLETE, FAILED, INTERRUPTED = "complete", "failed", "interrupted"
@@ -95,11 +97,14 @@ def record_path(output_path: Path, script: str, kind: str = "", complete: bool =
 def read_run(output_path: Path, script: str, kind: str = "", complete: bool = True) -> dict[str, Any] | None:
     """Read the record of a stage's last run, complete or not (see :func:`record_path`); None where there is none.
 
-    Raises:
-        UserError: The file is damaged.
+    A damaged one counts as none, with a warning: the stage, run again, writes it anew.
     """
     path = record_path(output_path, script, kind, complete)
-    return read_json(path) if path.exists() else None
+    try:
+        return read_json(path) if path.is_file() else None
+    except UserError as error:
+        log.warning("%s Until then it counts as none.", error)
+        return None
 
 
 def write_run(output_path: Path, record: dict[str, Any], kind: str = "") -> None:
@@ -119,9 +124,6 @@ def last_runs(output_path: Path, scripts: Iterable[str]) -> dict[str, dict[str, 
     Args:
         output_path: The output folder.
         scripts: The stages; those without any record are left out.
-
-    Raises:
-        UserError: A record is damaged.
     """
     runs = {}
     claims = written_by(output_path)

@@ -109,10 +109,8 @@ def _what_changed(
     root: Path,
 ) -> str:
     """Return what a stage rests on that is not as it was; empty where all of it is."""
-    last = read_record(output_path).get(name, {})
-    pictures = last.get(
-        "inputs", {}
-    )  # the pipeline notes what the pictures of a folder hold, a stage how they are called
+    last = run.get("standing") or read_record(output_path).get(name, {})
+    pictures = last.get("inputs", {})  # with what the pictures of a folder hold
     inputs = {_place(output_path, run, file): noted for file, noted in run.get("inputs", {}).items()}
     for file in inputs:
         maker = _maker(output_path, file, claims)
