@@ -123,7 +123,9 @@ def test_without_scores_or_correlations_nothing_is_claimed():
     assert conclusion(found) == [
         "60 images without scores: what follows is about the pictures, and says nothing of memorability."
     ]
-    assert weaknesses(found)[0].startswith("There are no scores")
+    assert weaknesses(found) == [
+        "There are no scores, so that nothing here was held against what people remember."
+    ]
     found = Findings(images=60)
     assert conclusion(found) == [
         "60 images. Whether those reconstructed worse are remembered better was not asked of them."
@@ -147,6 +149,8 @@ def test_a_sound_study_still_has_its_weak_point():
     ({"loss": "mse"}, "The hypothesis names lpips-sq, which was not computed; mse stands in for it"),
     ({"error": Estimate(0.1, -0.1, 0.3), "p": 0.4}, "The interval contains zero"),
     ({"error": Estimate(0.1, 0.01, 0.3), "p": 0.08}, "The interval leaves zero out but p does not"),
+    ({"error": Estimate(0.4, math.nan, math.nan)}, "There is no interval, or no p: 134 subcategories are too few"),
+    ({"p": math.nan}, "There is no interval, or no p"),
     ({"clusters": 49}, "Few clusters: the images come from 49 subcategories only"),
     ({"n": 99}, "Few images: 99"),
     ({"within": Estimate(0.1, -0.1, 0.3)}, "Not shown within categories"),

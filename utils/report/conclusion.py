@@ -218,6 +218,7 @@ def weaknesses(found: Findings) -> list[str]:  # long: a list of rules
     """Return what is to be held against the conclusion, the gravest first; never empty."""
     units = _PLURALS.get(found.unit, found.unit)
     said = verdict(found)
+    sure = all(math.isfinite(number) for number in (found.error.low, found.error.high, found.p))
     others = [text for text in found.caveats if not Caveats([text]).forbid_conclusions]
     rules = (
         (
@@ -243,11 +244,15 @@ def weaknesses(found: Findings) -> list[str]:  # long: a list of rules
         ),
         (bool(others), f"The tables say of themselves: {'; '.join(others)}."),
         (
-            said == OPEN and found.error.sign == 0,
+            said == OPEN and not sure,
+            f"There is no interval, or no p: {found.clusters} {units} are too few to say how sure this is.",
+        ),
+        (
+            said == OPEN and sure and found.error.sign == 0,
             "The interval contains zero: more images, of more kinds, would be needed to tell.",
         ),
         (
-            said == OPEN and found.error.sign != 0,
+            said == OPEN and sure and found.error.sign != 0,
             "The interval leaves zero out but p does not: the two methods disagree, so nothing is claimed.",
         ),
         (
@@ -277,9 +282,7 @@ def weaknesses(found: Findings) -> list[str]:  # long: a list of rules
         ),
     )
     held = [text for holds, text in rules if holds]
-    left = (
-        f", and {100 * (1 - found.error.value**2):.0f} % of the variance of ranks is left over"
-        if found.error.known
-        else ""
-    )
-    return [*held, f"A correlation is no cause{left}."]
+    if found.error.known:
+        left = 100 * (1 - found.error.value**2)
+        held.append(f"A correlation is no cause, and {left:.0f} % of the variance of ranks is left over.")
+    return held
