@@ -91,7 +91,7 @@ def _folds(learner: str, sizes: np.ndarray, seed: int, studies: int) -> tuple[li
         predicted = cross_validate(learner, x, y, folds, 0).predicted
         single = np.arange(len(y))
         for found, some in ((clustered, codes), (alone, single)):
-            found.append(fold_test(predicted, y, folds, some, learner, 199, study).p)
+            found.append(fold_test(predicted, y, folds, some, 199, study).p)
     return clustered, alone
 
 

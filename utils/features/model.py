@@ -330,10 +330,10 @@ def model_rows(
     rows = []
     for (learner, name), fitted in fits.items():
         test = fold_test(
-            fitted.predicted, target, fitted.folds, clusters, learner, settings.permutations, settings.seed
+            fitted.predicted, target, fitted.folds, clusters, settings.permutations, settings.seed
         )
         low, high = fold_interval(
-            fitted.predicted, target, fitted.folds, codes, learner, settings.resamples, settings.seed
+            fitted.predicted, target, fitted.folds, codes, settings.resamples, settings.seed
         )
         error = target - fitted.predicted
         rows.append(

@@ -77,7 +77,7 @@ def bootstrap_partial_spearman(
     _, samples = partial_correlations(x, y, covariates, resampler)
     low, high = (float(end) for end in resampler.interval(rho, samples[:, 0, 0], FISHER))
     if clusters is not None:
-        p = float(rho_p(np.float64(rho), samples[:, 0, 0], resampler))
+        p = float(rho_p(np.asarray(rho), samples[:, 0, 0], resampler))
     return SpearmanBootstrap(rho, low, high, p, len(x), resamples, seed, samples[:, 0, 0])
 
 

@@ -164,8 +164,8 @@ class _Plan:
             # Percentiles are too narrow for skewed metrics of few images: these are left out one by one.
             one_by_one = Resampler(self.n, self.resamples, self.seed, np.arange(self.n))
             _, left_out = one_by_one.evaluate(evaluate)
-            for place in np.flatnonzero(np.isin(names, SKEWED)):
-                ends[place] = one_by_one.interval(value[place], left_out[:, place], scales[place])
+            for at in np.flatnonzero(np.isin(names, SKEWED)):
+                ends[at] = one_by_one.interval(value[at], left_out[:, at], scales[at])
         low, high = ends.T
         # The jackknife's t knows nothing of where a metric ends; beyond it there is no value to be sure of.
         least = np.array([LEAST.get(name, 0.0) for name in names])

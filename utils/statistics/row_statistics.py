@@ -199,9 +199,16 @@ def _over_ceiling(
     names = [f"{end}ceiling{kind}" for end in ("", "ci_low_", "ci_high_")]
     names += [f"{end}rho{kind}_over_ceiling" for end in ("", "ci_low_", "ci_high_")]
     values = {name: np.full(rho.shape, np.nan) for name in names}
-    plan = {"strata": strata, "counts": options.counts, "splits": options.splits, "seed": options.seed}
     for t, target in enumerate(targets):
-        own_ceiling = resampled_ceiling(block, target, resampler, **plan)
+        own_ceiling = resampled_ceiling(
+            block,
+            target,
+            resampler,
+            strata=strata,
+            counts=options.counts,
+            splits=options.splits,
+            seed=options.seed,
+        )
         if own_ceiling is None:
             continue
         ceiling, drawn = own_ceiling
