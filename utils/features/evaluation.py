@@ -180,8 +180,9 @@ def _against(
     cluster: str | None,
 ) -> pd.DataFrame:
     """The rows of one model's targets."""
-    options = {"resamples": resamples, "seed": seed, "cluster": cluster, "covariates": ()}
-    table = correlation_rows(frame, features, targets, **options)
+    table = correlation_rows(
+        frame, features, targets, resamples=resamples, seed=seed, cluster=cluster, covariates=()
+    )
     rows = add_q(table, ["target"])[["measure", "target", *CORRELATIONS]].rename(
         columns={"measure": "feature"}
     )

@@ -58,8 +58,10 @@ __all__ = [
 ]
 
 
-NOT_BY_CATEGORY = ("within_category", "within_category_over_ceiling", "within_category_independent")
-NOT_BY_CATEGORY += ("fixed_categories", "bootstrap")
+NOT_BY_CATEGORY = (
+    *("within_category", "within_category_over_ceiling", "within_category_independent"),
+    *("fixed_categories", "bootstrap"),
+)
 HELD_CONSTANT = ("within_category", "within_subcategory", "given_covariates")
 _FIVE = ("rho", "ci_low", "ci_high", "p", "q")
 CORRELATION_COLUMNS = [
