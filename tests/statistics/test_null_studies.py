@@ -138,7 +138,7 @@ def share_with_a_finding(seeds):
 def test_shuffled_scores_give_no_more_findings_than_q_allows():
     """q < 0.05 promises at most 5 % of such families with any finding, not none; twice the standard error is allowed."""
     share, count = share_with_a_finding(range(SEEDS))
-    assert count == 25
+    assert count == 22
     # The families of one seed share images, so that the seeds are what is independent.
     assert share <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / SEEDS)
 
