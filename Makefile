@@ -27,7 +27,8 @@ $(BIN)/python:
 $(STAMP): requirements.txt constraints.txt | $(BIN)/python
 	@echo "Installing what the study needs into $(VENV) (about 2 minutes and 6 GB, 4.1 GB of it CUDA's libraries: see README) ..."
 	@if [ -n "$(TORCH_INDEX)" ]; then $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		`grep -E '^torch(vision)?==' constraints.txt` --index-url $(TORCH_INDEX); fi
+		`grep -E '^torch(vision)?==' constraints.txt` --index-url $(TORCH_INDEX) && \
+		$(BIN)/python -c "import torchvision" || { echo "$(TORCH_INDEX) gave no torch and torchvision that load together: run make without TORCH_INDEX"; exit 2; }; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@touch $@
 
