@@ -1,8 +1,11 @@
+import io
 import subprocess
 import sys
 
 import pytest
 from conftest import PROJECT_ROOT
+
+from utils.core.streams import _Lasting
 
 TALKER = f"""
 import sys
@@ -51,3 +54,31 @@ def test_help_that_nobody_reads_to_its_end(tmp_path, redirected):
 def test_what_goes_wrong_is_still_an_error_without_a_console(tmp_path):
     assert run_in_shell(tmp_path, "--no-such-flag 2>&1 | head -0").returncode == 2
     assert run_in_shell(tmp_path, "--no-such-flag >&- 2>&-").returncode == 2
+
+
+def test_children_have_the_descriptors_too(tmp_path):
+    """Else what a worker opens first gets the number of standard error, and a C library's warnings are written into it."""
+    code = (
+        "import os, subprocess, sys\nfrom utils.core.streams import lasting_console\n"
+        "with lasting_console():\n"
+        "    child = 'import os; [os.fstat(number) for number in (0, 1, 2)]'\n"
+        "    sys.exit(subprocess.run([sys.executable, '-c', child]).returncode)"
+    )
+    (tmp_path / "parent.py").write_text(f"import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r})\n{code}")
+    command = f"{sys.executable} {tmp_path / 'parent.py'} 0<&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], check=False).returncode == 0
+
+
+def test_a_terminal_that_is_full_this_moment_is_kept():
+    class Busy(io.StringIO):
+        def write(self, text):
+            if text == "busy":
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            return super().write(text)
+
+    stream = Busy()
+    console = _Lasting(stream)
+    assert console.write("busy") == 4
+    console.write("heard")
+    console.flush()
+    assert stream.getvalue() == "heard"

@@ -19,6 +19,10 @@ class _Lasting:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
+        except (
+            BlockingIOError
+        ):  # a terminal that cannot take more this moment: this text is lost, not the console
+            return len(text)
         except OSError:
             self._lead_nowhere()
             return len(text)
@@ -26,6 +30,8 @@ class _Lasting:
     def flush(self) -> None:
         try:
             self._stream.flush()
+        except BlockingIOError:
+            return
         except OSError:
             self._lead_nowhere()
 
@@ -51,7 +57,10 @@ def _open_closed_descriptors() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # takes the lowest free number
+            nowhere = os.open(
+                os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY
+            )  # the lowest free number
+            os.set_inheritable(nowhere, True)  # worker processes need it as much
 
 
 @contextmanager
