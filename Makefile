@@ -7,13 +7,14 @@ TEST_WORKERS ?= 2
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help install demo test test-long soak lint clean
+.PHONY: help install demo test test-long soak bench lint clean
 
 help:
 	@echo "make demo       environment, then the whole study on the embedded sample (output: ./demo_output)"
 	@echo "make test       environment, then the tests"
 	@echo "make test-long  the tests that take minutes"
 	@echo "make soak       try to lose or damage something for half an hour (docs/reliability.md)"
+	@echo "make bench      time every stage's work against the plain recipe (docs/performance.md)"
 	@echo "make lint       the linter and the type checker"
 	@echo "make install    the environment alone ($(VENV))"
 	@echo "make install TORCH_INDEX=https://download.pytorch.org/whl/cpu   the same without CUDA's libraries (4.1 GB less)"
@@ -49,6 +50,9 @@ test-long: $(DEV_STAMP)
 
 soak: $(DEV_STAMP)
 	$(BIN)/python benchmarks/soak.py
+
+bench: $(DEV_STAMP)
+	$(BIN)/python benchmarks/bench.py
 
 lint: $(DEV_STAMP)
 	$(BIN)/python -m ruff check .
