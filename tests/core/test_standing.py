@@ -53,6 +53,11 @@ def test_a_finished_stage_does_not_run_again_and_says_so(stage, capsys) -> None:
     assert stage()
     assert not stage()
     assert "copier is up to date: command, code, 1 inputs and 1 outputs" in capsys.readouterr().err
+    failed = Path("out/runs/copier.failed.json")  # of a run before: what stands now is said of the stage
+    failed.parent.mkdir(exist_ok=True)
+    failed.write_text("{}")
+    assert not stage()
+    assert not failed.exists()
     assert stage("--overwrite")
 
 

@@ -98,9 +98,12 @@ def test_an_edit_that_was_accepted_is_no_damage(study: Path) -> None:
     path = study / "output" / "training_second.csv"
     path.write_text(path.read_text().replace("0.5", "0.25"))
     run_stage(study, "third", "second", accept_edited=True)
-    assert {name: state for name, (state, _) in states(study).items()} == dict.fromkeys(
-        ("first", "second", "third"), "done"
+    found = states(study)
+    assert {state for state, _ in found.values()} == {"done"}
+    assert found["second"][1].endswith(
+        " UTC; training_second.csv was edited by hand since, which was accepted"
     )
+    assert found["third"][1].endswith(" UTC")
 
 
 def test_the_pipeline_leaves_an_edit_alone_that_is_or_was_accepted(study: Path) -> None:

@@ -134,6 +134,9 @@ def still_stands(script: str, arguments: Iterable[str], args: Namespace) -> bool
         return False
     if is_main_rank():
         os.utime(record_path(args.output_path, script))  # it was looked at, and is true now
+        record_path(args.output_path, script, complete=False).unlink(
+            missing_ok=True
+        )  # of a run that failed before
     log.info(
         "%s is up to date: command, code, %d inputs and %d outputs are as its last run left them (%s). --overwrite runs it.",
         script,

@@ -61,9 +61,7 @@ def study_status(output_path: Path, stages: Sequence[Stage], root: Path) -> list
         if changed:
             found.append(StageStatus(stage.name, STALE, changed))
             continue
-        text = str(run.get("ended", "")).replace("T", " ").replace("+00:00", " UTC")
-        later = f"; a later run {_ended(failed)}" if failed else ""
-        found.append(StageStatus(stage.name, DONE, text + later))
+        found.append(StageStatus(stage.name, DONE, _when_done(run, failed, claims)))
     return found
 
 
@@ -76,6 +74,19 @@ def say_status(output_path: Path, stages: Sequence[Stage], root: Path) -> None:
 
 def _ended(failed: dict[str, Any]) -> str:
     return f"ended as {failed.get('status')}: {failed.get('error')}"
+
+
+def _when_done(run: dict[str, Any], failed: dict[str, Any] | None, claims: dict[str, Claim]) -> str:
+    """Say when a stage was done, and what has to be known beside that."""
+    texts = [str(run.get("ended", "")).replace("T", " ").replace("+00:00", " UTC")]
+    edited = sorted(
+        file for file, claim in claims.items() if claim.edited and claim.stage == run.get("script")
+    )
+    if edited:
+        texts.append(f"{_listed(edited)} was edited by hand since, which was accepted")
+    if failed:
+        texts.append(f"a later run {_ended(failed)}")
+    return "; ".join(texts)
 
 
 def _why_missing(name: str, failed: dict[str, Any] | None) -> str:
