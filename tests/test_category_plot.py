@@ -150,7 +150,9 @@ def test_tables_that_contradict_each_other_are_refused(tmp_path):
     output = write_study(tmp_path, frame)
     other = frame.assign(memorability=frame["memorability"] + 0.1)
     write_study(output, other, losses=False, distinctiveness=False)
-    assert_user_error(plot(output), "disagree about the memorability of 60 images", "00000.jpg")
+    assert_user_error(
+        plot(output), "disagree about the memorability of 60 images", "00000.jpg", " in test_loss_"
+    )
 
 
 def test_without_a_display_it_says_where_the_figures_are(tmp_path):

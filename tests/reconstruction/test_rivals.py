@@ -1,6 +1,7 @@
 """The trivial rivals: known answers, and the order in which they put pictures."""
 
 import io
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -135,6 +136,24 @@ def test_stage_2_writes_the_rivals_of_every_picture(tested, mini_memcat):
     # Fitted to the training pictures alone: those it reconstructs, the others it does not.
     np.testing.assert_allclose(table["pca_error"], wanted, atol=1e-3)
     assert table["pca_error"][training].max() < 1e-4 < table["pca_error"][~training].min()
+
+
+def test_a_changed_training_picture_changes_the_code_of_all(tested, mini_memcat, tmp_path):
+    out, flags = tested
+    data, output = shutil.copytree(mini_memcat, tmp_path / "data"), shutil.copytree(out, tmp_path / "out")
+    splits = read_table(output_file(output, "splits"), "splits")
+    name = splits.loc[splits["split"] == "train", "image_id"].iloc[0]
+    make_picture(99).save(data / "MemCat_images" / "MemCat" / name)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    shutil.copy(out / "net.pth", fresh)
+    for folder in (output, fresh):
+        places = ["--data-dir", data, "--output-path", folder]
+        done = run_here(
+            "autoencoder_test.py", *flags[4:], *places, "--losses", "mse", "mae", "--batch-size", 2
+        )
+        assert done.returncode == 0, done.stderr
+    assert (output / "rivals.csv").read_bytes() == (fresh / "rivals.csv").read_bytes()
 
 
 def test_the_forest_has_the_rivals_under_every_network_and_no_panel_of_their_own():

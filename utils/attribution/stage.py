@@ -39,6 +39,7 @@ from utils.core.names import CAVEAT_COLUMN, DETECTORS, SEGMENTERS, TRAIN
 from utils.core.precision import BF16_CAVEAT, refuse_reduced_precision
 from utils.core.processes import is_main_rank
 from utils.core.run import Run
+from utils.core.shard_files import array_digest
 from utils.core.shards import Batch, ShardedResult, run_sharded
 from utils.core.tables import kept_rows, models_with, output_file, read_csv
 from utils.data.dataset import limit_rows, load_dataset, require_score_table
@@ -129,6 +130,8 @@ def attribute(
     size = internal_batch_size(settings, run.device)
     pixels_of_references = None if references is None else references.pixels.to(run.device)
     drawn = {} if references is None else {"references": references.image_ids}
+    if references is not None:  # every map hangs on what they show, not on their names alone
+        drawn["references_sha256"] = [array_digest(references.pixels.numpy())]
 
     def work(ids: list[str], pixels: list[np.ndarray]) -> Batch:
         tensor = torch.from_numpy(np.stack(pixels)).to(run.device)

@@ -60,11 +60,16 @@ def read_study(run: Run, categories: Sequence[str] | None, measures: Sequence[st
         UserError: If there is nothing to read, a category is unknown, or a measure asked for is nowhere.
     """
     folder = run.output_path
-    splits = [_read(run, "splits", None)] if output_file(folder, "splits").exists() else []
+    splits = {"": _read(run, "splits", None)} if output_file(folder, "splits").exists() else {}
     losses = {name: _read(run, "test_loss", name) for name in models_with(folder, "test_loss")}
     names = models_with(folder, "distinctiveness")
     distances = {name: _read(run, "distinctiveness", name) for name in names}
-    images = _images([*splits, *losses.values(), *distances.values()], folder)
+    named = {
+        output_file(folder, table, model or None).name: frame
+        for table, frames in (("splits", splits), ("test_loss", losses), ("distinctiveness", distances))
+        for model, frame in frames.items()
+    }
+    images = _images(named, folder)
     if images["memorability"].isna().all():
         raise UserError(
             f"The images of {folder} have no memorability scores (and so no categories), by which this stage draws. Name "
@@ -99,7 +104,7 @@ def _read(run: Run, table: str, model: str | None) -> pd.DataFrame:
     return frame
 
 
-def _images(tables: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
+def _images(tables: dict[str, pd.DataFrame], folder: Path) -> pd.DataFrame:
     """Bring together what the tables say about the images themselves; they must not contradict each other."""
     if not tables:
         raise UserError(
@@ -107,18 +112,20 @@ def _images(tables: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
             "there. They are written by: python autoencoder_test.py, python latent_analysis.py"
         )
     names = ["image_id", "category", "subcategory", "memorability", "split", "group"]
-    parts = [table.reindex(columns=names) for table in tables]
+    parts = [table.reindex(columns=names).assign(file=file) for file, table in tables.items()]
     stacked = pd.concat(parts, ignore_index=True)
     scores = stacked.groupby("image_id")["memorability"].agg(["min", "max"])
     differ = scores[(scores["max"] - scores["min"]) > 1e-6]
     if len(differ):
+        image_id = differ.index[0]
+        said = stacked[stacked["image_id"] == image_id].drop_duplicates("memorability")
+        shown = ", ".join(f"{row.memorability:.4g} in {row.file}" for row in said.itertuples())
         raise UserError(
-            f"The tables in {folder} disagree about the memorability of {len(differ)} images, e.g. {differ.index[0]} "
-            f"({differ['min'].iloc[0]:.4g} and {differ['max'].iloc[0]:.4g}): they are of other data sets or score columns."
-            " Delete the old ones and run their stages again."
+            f"The tables in {folder} disagree about the memorability of {len(differ)} images, e.g. {image_id} ({shown}): "
+            "they are of other data sets or score columns. Delete the old ones and run their stages again."
         )
     # first() takes, per column, the first cell that is not missing
-    known = stacked.replace({"subcategory": {"": None}, "group": {"": None}})
+    known = stacked.drop(columns="file").replace({"subcategory": {"": None}, "group": {"": None}})
     images = known.groupby("image_id", sort=True).first().reset_index()
     return images.fillna({"subcategory": "", "split": "", "group": ""})
 

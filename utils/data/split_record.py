@@ -59,7 +59,7 @@ def source_of(dataset: Dataset) -> list[str]:
     """
     full = dataset.full_table
     return [
-        str(Path(dataset.scores_csv).resolve()),
+        Path(dataset.scores_csv).name,  # and not where it stands: a study may be moved with its data
         dataset.score_column,
         "some without a picture" if (full["path"] == "").any() else "pictures",
         "groups" if (full["group"] != "").any() else "no groups",

@@ -20,6 +20,7 @@ from utils.core.contract import TABLES
 from utils.core.errors import UserError
 from utils.core.log import log
 from utils.core.run import Run
+from utils.core.shard_files import array_digest
 from utils.core.shards import ShardedResult, run_sharded
 from utils.core.tables import kept_rows, output_file
 from utils.data.dataset import limit_rows
@@ -110,6 +111,7 @@ def prepare_study(run: Run, args: Namespace, checkpoint: Path) -> Study:
     identity = {
         "encoder": encoder["sha256"],
         "head": checkpoint_sha256(head_path),
+        "codes": array_digest(codes),  # of training, on which directions and limits hang
         "judge": args.judge
         if args.judge in (NO_JUDGE, FEATURE_JUDGE)
         else checkpoint_sha256(judge_path(args)),
