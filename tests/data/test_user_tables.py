@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import dataset_args, make_picture
+from in_process import run_here
 
 from utils.core.errors import UserError
+from utils.core.tables import write_table
 from utils.data.dataset import load_dataset
 from utils.data.matching import as_known, match_names
 from utils.data.user_tables import NAMES, read_user_table, recognise
@@ -197,3 +199,42 @@ def test_the_first_name_of_the_list_wins_in_any_spelling():
     assert recognise(["File", "Image ID", "PATH"], NAMES["image"]) == "PATH"
     assert recognise(["File-Name", "x"], NAMES["image"]) == "File-Name"
     assert recognise(["x"], NAMES["score"]) is None
+
+
+def test_stage_3_finds_the_scores_of_images_that_the_table_calls_otherwise(tmp_path):
+    """Losses by image_id as it was found on disk, scores by bare file name, in per cent."""
+    names = [f"{number}.jpg" for number in range(12)]
+    ids = [f"{'dogs' if number < 6 else 'cats'}/{name}" for number, name in enumerate(names)]
+    rows = pd.DataFrame({"image_id": ids, "category": "", "subcategory": ""})
+    rows = rows.assign(mse=[(7 * n % 12) / 12 for n in range(12)], memorability=[n / 12 for n in range(12)])
+    (tmp_path / "out").mkdir()
+    write_table(rows, tmp_path / "out" / "test_loss_m.csv", "test_loss")
+    scores = [str(round(100 * n / 12, 6)).replace(".", ",") + " %" for n in range(12)]
+    (tmp_path / "mine.csv").write_text(lines(names, scores, ";", header="file,mem"))
+    flags = (
+        "--scores-csv",
+        tmp_path / "mine.csv",
+        "--score-scale",
+        "percent",
+        "--resamples",
+        10,
+        "--splits",
+        2,
+    )
+    done = run_here("autoencoder_evaluation.py", "--output-path", tmp_path / "out", *flags)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out" / "loss_correlations.csv")
+    assert table["n"].tolist() == [12]
+
+
+def test_losses_from_elsewhere_are_read_in_the_same_dialects(tmp_path):
+    values = [str(n / 12).replace(".", ",") for n in range(12)]
+    rows = [f"{n}.jpg;{values[n]};{values[-n]}" for n in range(12)]
+    (tmp_path / "theirs.csv").write_text("\n".join(["Filename;Reconstruction Error;Mem", *rows]) + "\n")
+    flags = ("--table", tmp_path / "theirs.csv", "--resamples", 10, "--splits", 2)
+    done = run_here("autoencoder_evaluation.py", "--output-path", tmp_path / "out", *flags)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "semicolon-separated, decimal commas; images from column Filename; losses from column" in done.stderr
+    )
+    assert pd.read_csv(tmp_path / "out" / "loss_correlations.csv")["n"].tolist() == [12]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from utils.core.caveats import Caveats
 from utils.core.errors import UserError
+from utils.core.log import log
 from utils.core.names import CAVEAT_COLUMN, DEFAULT_DATA_DIR, DEFAULT_SCORE_COLUMN, LOSSES
 from utils.core.run import Run
 from utils.core.tables import to_numbers
@@ -56,6 +57,10 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
     measures = {f"{path.stem}: {loss}": (path.stem, loss) for loss in _foreign_losses(frame, args, path)}
     numbers = {column: to_numbers(frame[loss], path) for column, (_, loss) in measures.items()}
     score_name = _own_score(frame, args.score_column)
+    named = {"scores": score_name} if score_name else {}
+    log.info(
+        "%s", table.understood(images=key, losses=", ".join(loss for _, loss in measures.values()), **named)
+    )
     own = _own_columns(frame, score_name, path, args.score_scale)
     if not (args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_DATA_DIR):
         if score_name is None:
