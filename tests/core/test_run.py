@@ -63,6 +63,15 @@ def test_an_empty_folder_in_the_place_of_a_file_gives_way_and_another_is_named(t
     assert (target / "mine").exists()
 
 
+def test_a_run_needs_no_current_folder_where_its_paths_are_absolute(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with Run("some_stage", arguments(tmp_path / "out")) as run:
+        run.write_table(training(), "training", "m")
+    assert read_run(tmp_path / "out", "some_stage")["working_directory"] == ""
+
+
 def test_check_writable_names_the_folder(tmp_path):
     file = tmp_path / "file"
     file.write_text("")

@@ -95,6 +95,14 @@ def file_sha256(path: Path | str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def current_folder() -> str:
+    """Return the folder that this process works in; empty where it was deleted, which hurts relative paths alone."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
 def check_writable(folder: Path) -> None:
     """Create ``folder`` and prove that files can be written there.
 

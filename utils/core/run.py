@@ -1,7 +1,6 @@
 """The record of a run, its device, its seed, its files: what every script does around its own work."""
 
 import logging
-import os
 import platform
 import time
 from argparse import Namespace
@@ -17,7 +16,7 @@ from utils.core.device import resolve_device, seed_everything
 from utils.core.digests import FileDigests, file_digests, name_pictures, read_since
 from utils.core.errors import ChangedFileError
 from utils.core.figures import save_figure
-from utils.core.files import PROJECT_ROOT, check_writable
+from utils.core.files import PROJECT_ROOT, check_writable, current_folder
 from utils.core.locks import LOGS_FOLDER, one_at_a_time, only_run
 from utils.core.log import log
 from utils.core.names import SAMPLE_CAVEAT
@@ -82,7 +81,7 @@ class Run:
     def __enter__(self) -> "Run":
         check_writable(self.output_path)
         self._lock.enter_context(only_run(self.output_path, self.script))
-        self._started, self._started_ns, self._folder = now(), time.time_ns(), os.getcwd()
+        self._started, self._started_ns, self._folder = now(), time.time_ns(), current_folder()
         self._code = code_fingerprint(PROJECT_ROOT, self.script)
         if is_main_rank():
             folder = self.output_path / LOGS_FOLDER

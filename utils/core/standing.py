@@ -14,7 +14,7 @@ from typing import Any
 from utils.core.claims import Claim, written_by
 from utils.core.digests import FileDigests
 from utils.core.errors import UserError
-from utils.core.files import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT, current_folder
 from utils.core.log import log
 from utils.core.processes import is_main_rank
 from utils.core.records import COMPLETE, read_run, record_path
@@ -127,7 +127,7 @@ def still_stands(script: str, arguments: Iterable[str], args: Namespace) -> bool
     except UserError:  # damaged; the run that now comes writes it anew
         return False
     before = run.get("standing")
-    if run.get("status") != COMPLETE or before is None or run.get("working_directory") != os.getcwd():
+    if run.get("status") != COMPLETE or before is None or run.get("working_directory") != current_folder():
         return False
     code = code_fingerprint(PROJECT_ROOT, script)
     if why_again(args.output_path, before, arguments, code, script):
