@@ -180,6 +180,14 @@ def test_a_damaged_matrix_costs_the_damaged_part(images, tmp_path):  # noqa: F81
     assert content == expected
 
 
+def test_an_archive_in_a_matrixs_place_is_made_anew(images, tmp_path):  # noqa: F811
+    _, expected = finish(images, Work(), tmp_path)
+    with open(tmp_path / "out" / "m.npy", "wb") as stream:
+        np.savez(stream, a=np.ones(3))
+    _, content = finish(images, Work(), tmp_path)
+    assert content == expected
+
+
 def test_what_could_not_be_read_and_can_be_now_is_used(images, tmp_path):  # noqa: F811
     """The file is what it was: the disk had a bad moment, or the reader learned a format."""
     cannot = {"i05"}

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 CRASHED = 1
-LIMIT_S = 60.0  # of one stage of the small study; a run that takes longer hangs
+LIMIT_S = 300.0  # of one stage of the small study; a run that takes longer hangs
 _PACKAGES = ("models", "utils")
 # Imported inside functions, so that the stages start at once; every child would pay for them anew.
 _LATER = (

@@ -129,11 +129,11 @@ def read_all(start: int, count: int, seed: int) -> tuple[Counter[str], list[str]
     """Read mutants as a stage does.
 
     Returns:
-        How many were ``read`` and ``refused``; what else came of one, in words; the longest time for one in seconds.
+        How many were ``read`` and ``refused``; what else came of one, in words; the most processor seconds for one.
     """
     outcomes, problems, slowest = Counter[str](), [], 0.0
     for mutant in mutants(start, count, seed):
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", RuntimeWarning)  # arithmetic that has no defined result
@@ -147,5 +147,5 @@ def read_all(start: int, count: int, seed: int) -> tuple[Counter[str], list[str]
             outcomes["refused"] += 1
         except Exception as error:  # what must not happen, to be told with the mutant's number
             problems.append(f"{mutant[:3]}: {type(error).__name__}: {error}")
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
     return outcomes, problems, slowest

@@ -272,7 +272,15 @@ FAULTS = [
         )
         for name, before in STREAMS.items()
     ),
-    Fault("the current folder is gone", "environment", 2, "sound", before=_no_cwd, flags=("--overwrite",)),
+    Fault(
+        "the current folder is gone",
+        "environment",
+        2,
+        "refused",
+        "current folder was deleted",
+        before=_no_cwd,
+        quick=True,
+    ),
     Fault(
         "no file may be larger than 2 kB",
         "environment",

@@ -181,4 +181,6 @@ class Merged:
             matrix = np.load(self.root / self.matrices[name], mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
+        if not isinstance(matrix, np.ndarray):  # an archive of matrices
+            return None
         return np.array(matrix[start : start + self.rows[number]])
