@@ -277,10 +277,11 @@ def _prediction(study: Study) -> list[str]:
 
 def _features(study: Study) -> list[str]:
     table = study.table("feature_correlations")
-    table = table[table["target"] == "memorability"].dropna(subset="rho")
+    table = table[(table["target"] == "memorability") & (table["region"] == "full")].dropna(subset="rho")
     order = table["rho"].abs().sort_values(ascending=False).index
     top = table.loc[order].head(10)
     model = study.table("feature_model")
+    model = model[model["region"] == "full"]
     return [
         "## What the pixels have in common",
         "",
