@@ -238,3 +238,11 @@ def test_losses_from_elsewhere_are_read_in_the_same_dialects(tmp_path):
         "semicolon-separated, decimal commas; images from column Filename; losses from column" in done.stderr
     )
     assert pd.read_csv(tmp_path / "out" / "loss_correlations.csv")["n"].tolist() == [12]
+
+
+def test_a_data_folder_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "mine.csv").write_text(lines(FILES, SCORES))
+    with pytest.raises(
+        UserError, match=r"There is no folder .*gone\. Name the one with the images with --data-dir"
+    ):
+        load(tmp_path / "gone", tmp_path / "mine.csv")

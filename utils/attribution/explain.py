@@ -61,7 +61,8 @@ def explain_files(
     settings = AttributionSettings(steps=steps, max_doublings=0)
     if paths:
         seconds = len(paths) * _seconds_per_picture(predictor, pictures[0][1], settings)
-        log.info("Explaining %d pictures at %d steps: about %s.", len(paths), steps, in_words(seconds))
+        what = "1 picture" if len(paths) == 1 else f"{len(paths)} pictures"
+        log.info("Explaining %s at %d steps: about %s.", what, steps, in_words(seconds))
     with tqdm(total=len(paths), desc="explaining", unit="picture") as bar:
         explanations = explain_images(
             predictor.network,

@@ -311,6 +311,10 @@ def _find_images(table: pd.DataFrame, data_dir: Path, scores_csv: Path) -> tuple
         return root, table.assign(image_id=names)
     if holds_lnsim_scores(scores_csv):
         raise UserError(explain_missing_pictures(scores_csv.parent))
+    if not data_dir.is_dir():
+        raise UserError(
+            f"There is no folder {data_dir}. Name the one with the images with --data-dir. {HOW_TO_GET_MEMCAT}"
+        )
     raise UserError(
         f"None of the {len(ids)} images named in {scores_csv} was found under {data_dir}: expected e.g. {ids[0]}. "
         f"Name the folder with the images with --data-dir. {HOW_TO_GET_MEMCAT}"
