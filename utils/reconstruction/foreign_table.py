@@ -59,7 +59,8 @@ def read_foreign(run: Run, args: Namespace) -> LossTable:
     score_name = _own_score(frame, args.score_column)
     named = {"scores": score_name} if score_name else {}
     log.info(
-        "%s", table.understood(images=key, losses=", ".join(loss for _, loss in measures.values()), **named)
+        "%s",
+        table.understood(images=str(key), losses=", ".join(loss for _, loss in measures.values()), **named),
     )
     own = _own_columns(frame, score_name, path, args.score_scale)
     if not (args.sample or args.scores_csv is not None or args.data_dir != DEFAULT_DATA_DIR):
