@@ -272,15 +272,7 @@ FAULTS = [
         )
         for name, before in STREAMS.items()
     ),
-    Fault(
-        "the current folder is gone",
-        "environment",
-        2,
-        "refused",
-        "current folder was deleted",
-        before=_no_cwd,
-        quick=True,
-    ),
+    Fault("the current folder is gone", "environment", 2, "repaired", before=_no_cwd, flags=("--overwrite",)),
     Fault(
         "no file may be larger than 2 kB",
         "environment",

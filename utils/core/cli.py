@@ -390,20 +390,6 @@ def command_with(flag: str, value: str) -> str:
 
 
 @lasting_console()
-def _check_current_folder() -> None:
-    """Refuse to run in a folder that was deleted: no relative path means anything there.
-
-    Raises:
-        UserError: It is gone.
-    """
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise UserError(
-            "The current folder was deleted. Change into another one and run the command again."
-        ) from None
-
-
 def run_script(
     main: Callable[[argparse.Namespace], object],
     get_parser: Callable[[], argparse.ArgumentParser],
@@ -433,7 +419,6 @@ def run_script(
     setup_logging()
     try:
         with ended_by_signals():
-            _check_current_folder()
             if not stage or not still_stands(parser.prog.removesuffix(".py"), _command[1:], args):
                 check_address_space()
                 main(args)
