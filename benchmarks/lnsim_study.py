@@ -120,6 +120,7 @@ def pipeline_command(args: argparse.Namespace, network: Path, image_size: int) -
     shared |= {f"--{name}": vars(args)[name.replace("-", "_")] for name in ("limit", "ig-limit")}
     flags = [str(part) for flag, value in shared.items() if value is not None for part in (flag, value)]
     extra = [f"autoencoder_finetune=--loss {FINE_TUNING_LOSS}", "mlp_predict=--error-measure mse"]
+    extra.append("model_interpretation_IG=--max-doublings 3")  # --ig-steps alone would be exact
     models = [network.name, f"{fine_tuned_name()}.pth"]
     return [
         *(

@@ -89,6 +89,8 @@ def test_a_second_checkpoint_in_the_folder_is_noticed(tmp_path):
     )
     assert "Choose with --model-names mem_vgg_autoencoder_mse" in problem
     assert problems_of(tmp_path, *flags, "--model-names", "old") == []
+    (tmp_path / "imagenet_vgg16_autoencoder.pth").write_bytes(b"weights")  # counts where it is named
+    assert problems_of(tmp_path, *flags, "--model-names", "imagenet_vgg16_autoencoder.pth") == []
     assert problems_of(tmp_path, *flags, "--to-stage", "autoencoder_evaluation") == []
 
 

@@ -187,7 +187,13 @@ def _check_models(stages: dict[str, Namespace], found: Findings) -> Iterator[Cal
     named = {name for args in users.values() for name in args.model_names or []}
 
     def choose() -> None:
-        missing = sorted(name for name in named if f"{name.removesuffix('.pth')}.pth" not in there | made)
+        files = {name: f"{name.removesuffix('.pth')}.pth" for name in named}
+        # Any file that is named will do, also a start such as the ImageNet checkpoint.
+        missing = sorted(
+            name
+            for name, file in files.items()
+            if file not in made and not (first.output_path / file).is_file()
+        )
         if missing:
             raise UserError(
                 f"--model-names {missing[0]} is neither in {first.output_path} nor written by stage 1 (there: "
