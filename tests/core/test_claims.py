@@ -290,3 +290,11 @@ def test_a_score_table_that_is_edited_while_a_stage_runs_is_recorded_as_it_was_r
         load_dataset(args).note_on(stage)
     noted = read_run(tmp_path / "output", "autoencoder_test")["inputs"][str(dataset.scores_csv)]
     assert noted["sha256"] == hashlib.sha256(dataset.scores_csv.read_bytes()).hexdigest() != before
+
+
+def test_a_folder_where_a_table_belongs_is_named_with_what_writes_the_table(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(
+        UserError, match=r"training_m\.csv is a folder; .* run: python autoencoder_finetune\.py"
+    ):
+        read_table(tmp_path / FILE, "training")

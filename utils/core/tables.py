@@ -139,6 +139,10 @@ def read_table(path: Path, table: str, command: str | None = None, as_input: boo
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing. It is written by: {command or declared.command}")
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder; a table belongs there. Remove it and run: {command or declared.command}"
+        )
     content = read_whole(path)
     check_unchanged(path, content.seen.digest)
     if as_input and table not in _SHARED:
