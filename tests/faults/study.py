@@ -72,10 +72,7 @@ _OF_RECORDS = (
     "output_sha256",
     "caveats",
 )  # the rest is times, or differs by history
-_OF_RUNS = {"logs", "runs"}  # folders that tell of each run, also of one that failed
-_OF_JOBS = re.compile(
-    r"^shards/.*(digests|manifest|shard_\d+)\.(json|npz)$"
-)  # these keep times of what was read
+_OF_RUNS = {"logs", "runs", "shards"}  # folders that tell of each run, and of what is to be gone on from
 
 
 class Study:
@@ -232,7 +229,7 @@ def content_of(folder: Path) -> dict[str, str]:
     found = {}
     for path in _walk(folder):
         name = str(path.relative_to(folder))
-        if name.split("/")[0] in _OF_RUNS or _OF_JOBS.search(name):
+        if name.split("/")[0] in _OF_RUNS:
             continue
         if path.is_symlink():
             found[name] = f"link to {os.readlink(path)}"
