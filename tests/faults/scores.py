@@ -158,7 +158,7 @@ FAULTS = [
             "A2 B8",
             through=through,
         )
-        for stage, through in ((2, (1,)), (3, (1, 2)), (6, (1, 4)), (5, (1, 2)), (8, (1,)))
+        for stage, through in ((2, (1,)), (3, (1, 2)), (6, (1, 2, 4)), (5, (1, 2, 3, 4)), (8, (1, 2, 4)))
     ),
     Fault(
         "holds a category that is a formula",
