@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,22 @@ def test_finished_work_is_kept_and_other_work_not_replaced(folder, tmp_path, cap
         pretrain(folder, tmp_path, *more, "--seed", 1)
     pretrain(folder, tmp_path, *more, "--seed", 1, "--overwrite")
     assert (tmp_path / f"{NAME}.pth").read_bytes() != before
+
+
+def test_a_changed_picture_is_trained_on_as_in_a_new_run(folder, tmp_path, caplog):
+    data = shutil.copytree(folder, tmp_path / "data")
+    more = ("--epochs", 1, "--loss", "mae=0.5", "ssim=0.5")
+    pretrain(data, tmp_path / "out", *more)
+    make_picture(99, 60, 45).save(data / "03.png")
+    pretrain(data, tmp_path / "out", *more)
+    assert f"{NAME}.pth was trained on other pictures" in caplog.text
+    pretrain(data, tmp_path / "fresh", *more)
+    found, new = (
+        load_autoencoder(tmp_path / name / f"{NAME}.pth")[0].state_dict() for name in ("out", "fresh")
+    )
+    assert all(torch.equal(found[name], new[name]) for name in new)
+    with pytest.raises(UserError, match="made otherwise"):
+        pretrain(data, tmp_path / "out", *more, "--limit", 11)
 
 
 def test_a_folder_with_three_pictures_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from argparse import Namespace
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from utils.core.digests import combined_digest
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.names import PRETRAINED_PREFIX
+from utils.core.records import read_run
 from utils.core.shards import SHARDS_FOLDER, read_ahead
 from utils.core.tables import output_file
 from utils.data.dataset import limit_rows, load_dataset
@@ -37,11 +38,11 @@ from utils.pretraining.pictures import (
 from utils.pretraining.rival import MOST_BLOCKS, BlockPca, fit_rival
 from utils.pretraining.settings import PretrainingSettings
 from utils.pretraining.training import SHOWN, Pretrainer, Progress, scores_of_pixels
+from utils.reconstruction.finetune_stage import data_flags
 from utils.reconstruction.losses import check_losses
 
 if TYPE_CHECKING:
     from utils.core.run import Run
-
 
 LEARNING_RATES = {"muon": 1e-2, "adam": 2e-3}
 
@@ -145,23 +146,43 @@ def read_squares(
     return np.stack(pixels), ids, skipped
 
 
-def pretraining_fingerprint(
+class Identity(NamedTuple):
+    """What decides a network: everything, the contents of the pictures among it, and the same without the pictures."""
+
+    fingerprint: str
+    request: str
+
+
+def pretraining_identity(
     settings: PretrainingSettings, args: Namespace, run: Run, train: pd.DataFrame, held_out: pd.DataFrame
-) -> str:
-    """Digest everything that decides the outcome, the contents of the pictures among it."""
+) -> Identity:
+    """Digest everything that decides the outcome."""
     values = {**asdict(settings), "epochs": args.epochs, "minutes": args.minutes, "half": args.half}
+    request = [(json.dumps(values, sort_keys=True), "")]
     pictures = {"train": run.digests.of_images(train), "held out": run.digests.of_images(held_out)}
-    return combined_digest([(json.dumps(values, sort_keys=True), ""), *pictures.items()])
+    return Identity(combined_digest([*request, *pictures.items()]), combined_digest(request))
 
 
-def is_finished(args: Namespace, run: Run, path: Path, wanted: str) -> bool:
-    """Say whether this very model is there already; refuse to replace one that was made otherwise."""
+def is_finished(args: Namespace, run: Run, path: Path, wanted: Identity) -> bool:
+    """Say whether this very model is there already; refuse to replace one that was asked for otherwise.
+
+    Of pictures that have changed, come or gone under the same flags it is trained anew, and the old one stands until then.
+    """
     if args.overwrite or not path.exists():
         return False
     meta = read_finished(path)
     if meta is None:
         return False
-    if meta.get("fingerprint") != wanted:
+    if meta.get("fingerprint") != wanted.fingerprint:
+        earlier = read_run(args.output_path, "autoencoder_pretrain") or {}
+        same_flags = data_flags(earlier.get("arguments", {})) == data_flags(vars(args))
+        if same_flags and meta.get("request") == wanted.request:
+            log.warning(
+                "%s was trained on other pictures: some have changed, come or gone. It is trained anew, and stands until "
+                "that is finished.",
+                path,
+            )
+            return False
         raise UserError(
             f"{path} is there already and was made otherwise. Train it anew with --overwrite, give this one another "
             "--model-name, or use another --output-path."
@@ -189,7 +210,7 @@ def pretrain(args: Namespace, run: Run) -> None:
     settings = settings_from(args, run)
     train, held_out, skipped = choose_pictures(args, run)
     path = args.output_path / f"{model_name(args)}.pth"
-    wanted = pretraining_fingerprint(settings, args, run, train, held_out)
+    wanted = pretraining_identity(settings, args, run, train, held_out)
     if is_finished(args, run, path, wanted):
         return
     state = args.output_path / SHARDS_FOLDER / f"pretrain_{path.stem}" / "state.pt"
@@ -205,7 +226,7 @@ def pretrain(args: Namespace, run: Run) -> None:
         settings,
         PictureStore(args.image_size, args.cache_mb * 2**20),
         state,
-        wanted,
+        wanted.fingerprint,
         epochs=args.epochs,
         minutes=args.minutes,
         checkpoint_every=args.checkpoint_every,
@@ -223,7 +244,7 @@ def pretrain(args: Namespace, run: Run) -> None:
 
 
 def write_outputs(
-    run: Run, path: Path, trainer: Pretrainer, rival: BlockPca, ids: list[str], wanted: str
+    run: Run, path: Path, trainer: Pretrainer, rival: BlockPca, ids: list[str], wanted: Identity
 ) -> None:
     """Write the table, the figures and, last of all, the weights."""
     squares, progress, model = trainer.held_out, trainer.progress, trainer.model
@@ -253,7 +274,8 @@ def write_outputs(
         half=run.args.half,
         image_size=trainer.settings.image_size,
         caveats=run.caveats,
-        fingerprint=wanted,
+        fingerprint=wanted.fingerprint,
+        request=wanted.request,
         pretraining=describe(trainer, model, best, against, rival, run),
     )
     run.add_output(path)
