@@ -156,3 +156,18 @@ def test_what_was_ignored_stays_ignored():
 def test_exit_codes_of_a_child_say_whether_it_was_told_to_end(code, number):
     ended = signal_that_ended(code)
     assert (ended.signal if ended else None) == number
+
+
+def test_a_library_that_makes_another_error_of_it_is_ended_all_the_same():
+    """Found by the soak: numpy turned the interruption into a ValueError, and the stage ended with a traceback."""
+
+    def interrupted() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except BaseException:
+            raise ValueError("not a valid buffer") from None
+
+    with pytest.raises(Ended) as caught, ended_by_signals():
+        interrupted()
+    assert caught.value.exit_code == 143

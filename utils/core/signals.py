@@ -62,15 +62,22 @@ def ended_by_signals() -> Iterator[None]:
         return
     last = [-_SAME_REQUEST_SECONDS]
 
+    told: list[int] = []
+
     def end(number: int, frame: FrameType | None) -> None:
         before, last[0] = last[0], time.monotonic()
         if last[0] - before >= _SAME_REQUEST_SECONDS:
+            told.append(number)
             raise Ended(number)
 
     heard = [number for number in _signals() if signal.getsignal(number) != signal.SIG_IGN]
     earlier = {number: signal.signal(number, end) for number in heard}
     try:
         yield
+    except Exception:  # a library made another error of ours: numpy does, where it reads a buffer's format
+        if told:
+            raise Ended(told[0]) from None
+        raise
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
