@@ -158,3 +158,10 @@ def test_too_little_address_space_is_said_before_a_library_dies_of_it(tmp_path, 
     assert done.returncode == code, done.stderr
     assert ("may use 3.0 GB of address space (ulimit -v)" in done.stderr) == (code == 2)
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_in_a_folders_place_is_said(tmp_path):
+    (tmp_path / "shards").write_text("x")
+    with pytest.raises(FileExistsError) as caught:
+        (tmp_path / "shards").mkdir(parents=True, exist_ok=True)
+    assert "a file stands where a folder belongs" in str(explain(caught.value))

@@ -340,7 +340,7 @@ FAULTS = [
             r"\.npy.*python \w+\.py",
             on(CODES, damage),
             "A1 C",
-            mended_by=(4,),
+            mended_by=() if name == "is a folder" else (4,),  # which no stage removes
             quick=name in QUICK_MATRICES,
         )
         for name, damage in MATRICES.items()

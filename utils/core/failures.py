@@ -16,6 +16,7 @@ _DISK_REMEDIES = {
     errno.EROFS: "the file system is read-only; choose another folder with --output-path",
     errno.EPERM: "the operation is not permitted; change its permissions, or choose another with --output-path",
     errno.ENOENT: f"it is not there, or was deleted while this ran; put it back {_AGAIN}",
+    errno.EEXIST: f"a file stands where a folder belongs; move it {_AGAIN}",
     errno.ENOTDIR: f"a file stands where a folder belongs; move it {_AGAIN}",
     errno.EISDIR: f"a folder stands where a file belongs; move it {_AGAIN}",
     errno.EIO: f"the device reported an error; check the disk {_AGAIN}",
