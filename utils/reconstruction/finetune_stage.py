@@ -122,7 +122,8 @@ def load_start(args: Namespace, run: Run, path: Path | None) -> tuple[Autoencode
 def data_flags(arguments: dict[str, Any]) -> dict[str, str]:
     """Return which images a command asked for, as text."""
     names = ("data_dir", "scores_csv", "score_column", "sample", "limit", "split", "group_column", "split_by")
-    return {name: str(arguments.get(name)) for name in names}
+    # Names and not places: a study may be moved with its data.
+    return {name: Path(str(arguments.get(name))).name for name in names}
 
 
 def what_changed(before: dict[str, str], now: dict[str, str]) -> str:
