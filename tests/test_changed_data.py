@@ -90,7 +90,10 @@ def correct_a_score(folder: Path) -> None:
     path = folder / "data" / "MemCat_data" / "memcat_image_data.csv"
     table = pd.read_csv(path, index_col=0)
     row = table["memorability_w_fa_correction"].idxmin()
-    table.loc[row, "H"], table.loc[row, "FA"] = table.loc[row, "n_resp"], 0  # and its counts, which go with it
+    table.loc[row, "H"], table.loc[row, "FA"] = (
+        table.loc[row, "n_resp"],
+        0,
+    )  # and its counts, which go with it
     table.loc[row, ["memorability_w_fa_correction", "memorability_wo_fa_correction"]] = 1.0
     table.to_csv(path, index_label="")
 
