@@ -376,6 +376,7 @@ FAULTS = [
         "",
         lambda place: rewrite(_of_a_dead_process(place.output / "test_loss_x.csv"), "x"),
         "E",
+        flags=("--overwrite",),  # a stage that stands looks at nothing
         quick=True,
     ),
     Fault(
@@ -386,5 +387,6 @@ FAULTS = [
         "",
         lambda place: rewrite(_of_a_dead_process(place.output / "loss_forest.png"), "x"),
         "E",
+        flags=("--overwrite",),  # a stage that stands looks at nothing
     ),
 ]
