@@ -161,7 +161,7 @@ def main(args: argparse.Namespace) -> None:
         if not is_main_rank():
             return
         todo = stage.combinations(args)
-        start = stage.find_start(args, run)
+        start: tuple = stage.find_start(args, run)
         skipped = list(dataset.skipped)
         for settings in todo:
             name = model_name(settings, args.arch, alone=len(todo) == 1, width=args.width)

@@ -11,7 +11,7 @@ from utils.core.claims import check_unchanged
 from utils.core.errors import UserError
 
 
-def create_matrix(path: Path, dtype: Any, shape: tuple[int, ...], target: Path | None = None) -> np.ndarray:
+def create_matrix(path: Path, dtype: Any, shape: tuple[int, ...], target: Path | None = None) -> np.memmap:
     """Create a ``.npy`` file whose every byte has its place on the disk, and map it for writing.
 
     A memory map into a file that has only its length, and no blocks, dies by SIGBUS where the disk turns out to be full:
@@ -30,6 +30,7 @@ def create_matrix(path: Path, dtype: Any, shape: tuple[int, ...], target: Path |
         UserError: Naming the file and how much room it takes, if the disk or a limit of this process has not got it.
     """
     needed = int(np.dtype(dtype).itemsize * np.prod(shape, dtype=np.int64))
+    matrix: np.memmap | None = None
     try:
         matrix = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         reserve(path)

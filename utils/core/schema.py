@@ -74,7 +74,13 @@ def _is_of(content: Any, kind: type | None) -> bool:
 
 
 def _in_words(kind: type | None) -> str:
-    words = {None: "nothing", str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    words: dict[type | None, str] = {
+        None: "nothing",
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+    }
     return words.get(kind) or ("named values" if kind is dict else f"a {getattr(kind, '__name__', kind)}")
 
 

@@ -93,7 +93,7 @@ def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
     scores = read_scores(output_path)
     gallery = write_gallery(output_path, scores, runs)
     found = read_findings(output_path, scores, caveats)
-    without = () if found.categories else (CATEGORIES,)
+    without: tuple[str, ...] = () if found.categories else (CATEGORIES,)
     if not found.scored:  # nobody misses what needs scores
         without = tuple(name for name in SCRIPTS if name not in runs)
     names = [name for name in SCRIPTS if name not in without and (name in runs or name not in OPTIONAL)]
