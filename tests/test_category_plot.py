@@ -214,6 +214,15 @@ def test_without_categories_the_figures_speak_of_all_images():
     assert not scatter.legends
 
 
+def test_many_images_of_one_value_are_a_box_and_a_few_are_dots():
+    frame = pd.concat([images_of(["many"], 3000), images_of(["few"], 12)], ignore_index=True).assign(mse=0.5)
+    frame.loc[frame["category"] == "few", "mse"] = np.linspace(0, 1, 12)
+    table = distribution_table(frame, ["mse"], resamples=20)
+    figure = draw_distributions(frame, table, "Reconstruction error")
+    dots = [len(drawn.get_offsets()) for drawn in figure.axes[0].collections if len(drawn.get_offsets()) > 1]
+    assert dots == [12]
+
+
 def test_splits_are_counted_with_zeros():
     frame = pd.DataFrame({"category": ["a", "a", "b"], "split": ["test", "train", "train"]})
     table = split_table(frame)

@@ -18,7 +18,7 @@ from utils.core.files import atomic_path
 from utils.core.matrix_files import map_matrix
 from utils.core.records import read_run
 from utils.core.run import Run
-from utils.core.tables import read_table
+from utils.core.tables import models_with, read_table
 from utils.data.dataset import load_dataset
 
 FILE = "training_m.csv"
@@ -298,3 +298,16 @@ def test_a_folder_where_a_table_belongs_is_named_with_what_writes_the_table(tmp_
         UserError, match=r"training_m\.csv is a folder; .* run: python autoencoder_finetune\.py"
     ):
         read_table(tmp_path / FILE, "training")
+
+
+def test_a_table_that_was_written_and_is_gone_is_missed_aloud_and_once(written, caplog):
+    with run(written, "second") as other:
+        other.write_table(training(), "training", "k")
+    (written / FILE).unlink()
+    with caplog.at_level("WARNING", logger="memorability"):
+        assert models_with(written, "training") == ["k"]
+        assert models_with(written, "training") == ["k"]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert FILE in said
+    assert "is gone" in said
+    assert "python writer.py --seed 3 --output-path 'a b'" in said

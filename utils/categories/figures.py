@@ -141,10 +141,15 @@ def draw_distributions(frame: pd.DataFrame, table: pd.DataFrame, title: str) -> 
 
 
 def _distributions(axis: Axes, frame: pd.DataFrame, measure: str, colours: dict[str, str]) -> None:
-    """Draw every category: its shape with its quartiles, or its images one by one where they are few."""
+    """Draw every category: its shape with its quartiles, or its images one by one where they are few.
+
+    Many images of one single value have no shape, and thousands of dots in one place take minutes to be moved apart: their
+    box says it all.
+    """
     known = frame[frame["category"].isin(list(colours))].dropna(subset=measure)
     groups = known.groupby("category")[measure]
-    shaped = known["category"].map((groups.size() >= VIOLIN_FROM) & (groups.nunique() > 1))
+    many = known["category"].map(groups.size() >= VIOLIN_FROM)
+    shaped = many & known["category"].map(groups.nunique() > 1)
     style = {
         "x": measure, "y": "category", "hue": "category", "order": list(colours), "hue_order": list(colours),
         "palette": colours, "legend": False, "ax": axis,
@@ -158,7 +163,8 @@ def _distributions(axis: Axes, frame: pd.DataFrame, measure: str, colours: dict[
         sns.boxplot(
             few, **style, width=0.4, whis=0, showfliers=False, showcaps=False, boxprops={"alpha": 0.4}
         )
-        sns.swarmplot(few, **style, size=3, warn_thresh=1, zorder=3)
+    if not many.all():
+        sns.swarmplot(known[~many], **style, size=3, warn_thresh=1, zorder=3)
     axis.set_ylabel("")
 
 

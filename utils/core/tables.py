@@ -8,16 +8,18 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.core.cells import harmless, restored
-from utils.core.claims import check_unchanged, note_read
+from utils.core.claims import check_unchanged, note_read, written_by
 from utils.core.contract import TABLES
 from utils.core.declarations.columns import IMAGE_ID, Table
 from utils.core.digests import FileContent, read_input
 from utils.core.errors import UserError
 from utils.core.files import atomic_path
+from utils.core.log import log
 from utils.core.names import CAVEAT_COLUMN
 
 if TYPE_CHECKING:
@@ -45,7 +47,10 @@ def output_file(output_path: Path, table: str, model: str | None = None) -> Path
 
 
 def models_with(output_path: Path, table: str) -> list[str]:
-    """Return the sorted stems of the models for which a per-model table exists in the output folder."""
+    """Return the sorted stems of the models for which a per-model table exists in the output folder.
+
+    A table that a stage wrote and that is gone since is said to be.
+    """
 
     def pattern(file: str) -> re.Pattern[str]:
         return re.compile(re.escape(file).replace(re.escape("{model}"), "(.+)"))
@@ -58,9 +63,24 @@ def models_with(output_path: Path, table: str) -> list[str]:
         for other in TABLES.values()
         if other.file.startswith(before) and other.file != own
     ]
-    names = [path.name for path in Path(output_path).glob(f"{before}*{after}")]
-    matches = (pattern(own).fullmatch(name) for name in names if not any(o.fullmatch(name) for o in longer))
-    return sorted(match[1] for match in matches if match)
+
+    def models_of(names: Iterable[str]) -> dict[str, str]:
+        mine = (name for name in names if not any(other.fullmatch(name) for other in longer))
+        return {match[1]: match[0] for match in map(pattern(own).fullmatch, mine) if match}
+
+    there = models_of(path.name for path in Path(output_path).glob(f"{before}*{after}"))
+    written = written_by(Path(output_path))
+    for model, file in models_of(written).items():
+        if model not in there:
+            _say_missing(str(Path(output_path) / file), written[file].when, written[file].how)
+    return sorted(there)
+
+
+@cache  # once is enough
+def _say_missing(file: str, when: str, command: str) -> None:
+    log.warning(
+        "%s (written %s) is gone; what follows is without it. It is made anew by: %s", file, when, command
+    )
 
 
 def write_table(frame: "pd.DataFrame", path: Path, table: str, caveat: str = "") -> None:
