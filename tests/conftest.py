@@ -14,6 +14,16 @@ from PIL import Image
 
 from utils.core.log import log
 
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    """Write names that are not UTF-8 so that several processes of tests can tell each other what was printed."""
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 CATEGORIES = {"animal": ("bear", "cat"), "food": ("cake", "soup")}
 
