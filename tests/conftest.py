@@ -24,6 +24,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Itera
     ]
     return report
 
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 CATEGORIES = {"animal": ("bear", "cat"), "food": ("cake", "soup")}
 

@@ -307,7 +307,7 @@ def test_a_table_that_was_written_and_is_gone_is_missed_aloud_and_once(written, 
     with caplog.at_level("WARNING", logger="memorability"):
         assert models_with(written, "training") == ["k"]
         assert models_with(written, "training") == ["k"]
-    (said,) = [record.getMessage() for record in caplog.records]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert FILE in said
     assert "is gone" in said
     assert "python writer.py --seed 3 --output-path 'a b'" in said

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 
 from utils.core.feature_names import ALL_GROUPS, RELEASED
-from utils.core.figures import DIVERGING, NEUTRAL, PALETTE, new_figure, shorten
+from utils.core.figures import DIVERGING, NEUTRAL, PALETTE, new_figure, shorten, write_title
 from utils.features.commonality import TOGETHER
 from utils.features.crop import CROP
 from utils.features.model import CIRCULAR, FROM_FEATURES, LEARNERS, feature_group, linearise
@@ -38,7 +38,7 @@ def draw_correlations(table: pd.DataFrame) -> Figure | None:
     if rows["rho"].isna().all():
         return None
     rows = rows.sort_values("rho", kind="stable", na_position="first").reset_index(drop=True)
-    figure, axes = new_figure(width=7.2, height=1.6 + 0.24 * len(rows))
+    figure, axes = new_figure(width=7.2, height=max(1.6 + 0.24 * len(rows), 2.8))
     place = np.arange(len(rows))
     bars = axes.barh(place, rows["rho"], height=0.72, color=[GROUP_COLOURS[group] for group in rows["group"]])
     for bar, q in zip(bars, rows["q"], strict=True):
@@ -96,10 +96,10 @@ def draw_clusters(frame: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
     between = features.corr(method="spearman", min_periods=10).fillna(0.0)
     links, order = _cluster(between)
     targets = _target_matrix(table, order)
-    side = 0.21 * len(order)
+    side = max(0.21 * len(order), 2.2)  # a few features must not be crushed by their names
     ratios = [0.7, max(0.5, 0.24 * targets.shape[1]), side]
     figure, (tree, strip, square) = new_figure(
-        1, 3, width=3.4 + sum(ratios), height=2.6 + side, gridspec_kw={"width_ratios": ratios, "wspace": 0.02}
+        1, 3, width=3.4 + sum(ratios), height=3.0 + side, gridspec_kw={"width_ratios": ratios, "wspace": 0.02}
     )
     hierarchy.dendrogram(
         links, orientation="left", ax=tree, no_labels=True, link_color_func=lambda node: NEUTRAL
@@ -110,10 +110,10 @@ def draw_clusters(frame: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
     strip.set_yticks(np.arange(len(order)) + 0.5, [shorten(name, 34) for name in order], fontsize=8)
     _draw_matrix(square, between.loc[order, order], 1.0, "ρ between features", shrink=3 / ratios[2])
     of_crop = " of the networks' crop" if (table["region"] == CROP).all() else ""
-    figure.suptitle(
+    write_title(
+        figure,
         f"Image features{of_crop}, ordered by how alike they are ({len(frame):,} images), and their ρ with each target "
         "(on how many images)",
-        fontsize=11,
     )
     return figure
 
