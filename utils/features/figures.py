@@ -108,7 +108,7 @@ def draw_clusters(frame: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
     tree.axis("off")
     _draw_matrix(strip, targets, _limit(targets), "ρ with targets", shrink=1.8 / ratios[1])
     strip.set_yticks(np.arange(len(order)) + 0.5, [shorten(name, 34) for name in order], fontsize=8)
-    _draw_matrix(square, between.loc[order, order], 1.0, "ρ between features", shrink=3 / ratios[2])
+    _draw_matrix(square, between.loc[order, order], 1.0, "ρ between features", shrink=min(3 / ratios[2], 1))
     of_crop = " of the networks' crop" if (table["region"] == CROP).all() else ""
     write_title(
         figure,
