@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -57,6 +58,32 @@ def test_a_lock_is_released_by_death(holder, tmp_path):
         about = json.loads((tmp_path / "logs" / "autoencoder_test.lock").read_text())
         assert about["pid"] == os.getpid()
     assert (tmp_path / "logs" / "autoencoder_test.lock").read_text() == ""
+
+
+@pytest.mark.parametrize("lets_go", [True, False])
+def test_what_a_dead_holder_had_started_gets_a_moment_to_let_go(tmp_path, monkeypatch, lets_go):
+    """A child between fork and exec still has the lock of the process that was killed."""
+    monkeypatch.setattr(locks, "LETTING_GO_S", 5.0 if lets_go else 0.2)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    path = tmp_path / "logs" / "autoencoder_test.lock"
+    path.parent.mkdir()
+    child = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    locks._lock(child, wait=False)
+    about = {"pid": dead.pid, "host": platform.node(), "since": "then", "command": "it"}
+    path.write_text(json.dumps(about))
+    timer = threading.Timer(0.3, child.close)
+    if lets_go:
+        timer.start()
+        with locks.only_run(tmp_path, "autoencoder_test"):
+            assert json.loads(path.read_text())["pid"] == os.getpid()
+    else:
+        with (
+            pytest.raises(UserError, match=f"process {dead.pid}"),
+            locks.only_run(tmp_path, "autoencoder_test"),
+        ):
+            pass
+    child.close()
 
 
 def test_other_ranks_share_the_lock_of_the_first(holder, tmp_path, monkeypatch):

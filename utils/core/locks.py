@@ -11,6 +11,7 @@ import os
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 LOGS_FOLDER = "logs"
+LETTING_GO_S = 5.0
 
 
 def _lock(stream: IO[str], wait: bool) -> None:
@@ -39,6 +41,40 @@ def _lock(stream: IO[str], wait: bool) -> None:
     if fcntl is None:
         raise OSError("this system has no flock")
     fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def _lock_unless_held(stream: IO[str]) -> None:
+    """Lock an open file, and give what a dead holder had just started a moment to let go of it.
+
+    A process that is killed while it starts another leaves the lock to that one, until the other has become itself.
+
+    Raises:
+        BlockingIOError: It is locked by a process that lives.
+        OSError: The file system has no locks.
+    """
+    until = time.monotonic() + LETTING_GO_S
+    while True:
+        try:
+            return _lock(stream, wait=False)
+        except BlockingIOError:
+            if _holder_lives(stream) or time.monotonic() > until:
+                raise
+        time.sleep(0.05)
+
+
+def _holder_lives(stream: IO[str]) -> bool:
+    """Say whether the process that a lock names is there; one on another machine, or none named, counts as there."""
+    stream.seek(0)
+    try:
+        about = json.loads(stream.read())
+        if about["host"] != platform.node():
+            return True
+        os.kill(int(about["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, KeyError, TypeError, OSError):
+        return True
+    return True
 
 
 @contextmanager
@@ -61,7 +97,7 @@ def only_run(output_path: Path, script: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8", errors="surrogateescape") as stream:
         try:
-            _lock(stream, wait=False)
+            _lock_unless_held(stream)
         except BlockingIOError:
             raise UserError(
                 f"{script} is running in {output_path} already: {_holder(stream)}. Wait until it has ended, or choose "
