@@ -196,7 +196,7 @@ FAULTS = [
         "",
         _same_size,
         "A3",
-        through=(1,),
+        through=(1, 2),
     ),
     _left_out("is gone", _instead(lambda path: None), quick=True),
     _left_out("is gone", _instead(lambda path: None), LATENTS),

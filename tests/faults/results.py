@@ -411,6 +411,7 @@ FAULTS = [
             after=1,
         )
         for name, damage in MANIFESTS.items()
+        if name != "is a folder"  # which no stage removes
     ),
     *(
         Fault(

@@ -127,7 +127,7 @@ FAULTS = [
         "",
         HARMLESS["has a further column"],
     ),
-    Fault("lists an image twice, alike", "scores", TEST, "harmless", "listed 2 times", edited(_twice(None))),
+    Fault("lists an image twice, alike", "scores", TEST, "left out", "listed 2 times", edited(_twice(None))),
     Fault(
         "lists an image twice, with two scores",
         "scores",
@@ -137,7 +137,7 @@ FAULTS = [
         edited(_twice("0.1")),
     ),
     Fault(
-        "names an image that is nowhere", "scores", TEST, "harmless", "not on disk", edited(_no_such_image)
+        "names an image that is nowhere", "scores", TEST, "left out", "not on disk", edited(_no_such_image)
     ),
     Fault(
         "lost a row",
@@ -158,7 +158,13 @@ FAULTS = [
             "A2 B8",
             through=through,
         )
-        for stage, through in ((2, (1,)), (3, (1, 2)), (6, (1, 2, 4)), (5, (1, 2, 3, 4)), (8, (1, 2, 4)))
+        for stage, through in (
+            (2, (1,)),
+            (3, (1, 2)),
+            (6, (1, 2, 4)),
+            (5, (1, 2, 3, 4)),
+            (8, (1, 2, 4, 6, 7)),
+        )
     ),
     Fault(
         "holds a category that is a formula",

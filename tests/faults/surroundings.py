@@ -188,7 +188,6 @@ FLAGS: dict[str, tuple[int, str, tuple[object, ...]]] = {
     "0 steps": (7, "steps", ("--steps", 0)),
     "an unknown baseline": (7, "baseline", ("--baseline", "pink")),
     "1 fold": (8, "folds", ("--folds", 1)),
-    "more folds than images": (8, "folds", ("--folds", 900)),
     "an unknown group of features": (8, "features", ("--features", "charm")),
     "an unknown detector": (8, "detector", ("--features", "scene", "--detector", "nobody")),
     "an unknown judge": (9, "judge", ("--judge", "nobody")),
@@ -319,6 +318,7 @@ FAULTS = [
         "refused",
         "logs",
         lambda place: (shutil.rmtree(place.file("logs")), rewrite(place.output / "logs", "x")),
+        flags=("--overwrite",),  # what is finished writes no log
     ),
     Fault(
         "folder of logs is gone",

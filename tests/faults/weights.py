@@ -65,7 +65,9 @@ def _nan(state: dict[str, torch.Tensor]) -> None:
 
 
 def _nudge(state: dict[str, torch.Tensor]) -> None:
-    state[_first(state)].view(-1)[0] += 0.25
+    with torch.no_grad():
+        value = state[_first(state)]
+        value[(0,) * value.ndim] += 0.25
 
 
 def _whole(name: str, content: Callable[[], bytes]) -> Callable[[Place], None]:

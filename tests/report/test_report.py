@@ -54,7 +54,7 @@ def write_run(folder: Path, name: str, outputs: tuple[str, ...] = (), **changes:
         "device": "cpu",
         "counts": {"images": 1234},
         "command": [f"{name}.py", "--output-path", "x"],
-        "code": {"commit": "0123abc", "modified": True},
+        "code": {"commit": "0123abcdef" * 4, "modified": True},
         "versions": {"torch": "2.15.0"},
         "platform": "Linux",
     }
@@ -210,7 +210,7 @@ def test_sections_hold_every_loss_predictor_and_feature(results: Path) -> None:
     assert f"ridge both {MODEL} 60 0.44 [0.20, 0.50] 0.003 0.09" in text
     assert f"{MODEL} image features 60 0.110 0.073 [0.020, 0.120] 0.037 0.010" in text
     assert "0.1235" in text
-    assert "Code revision 0123abc, modified. Linux. torch 2.15.0." in text
+    assert f"Code revision {'0123abcdef' * 4}, modified. Linux. torch 2.15.0." in text
     assert (
         "python feature_analysis.py --output-path x complete 2026-01-02 03:04:05 1 min 1 s cpu images 1,234"
         in text
