@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.simulated import draw_clustered, memcat_sizes
+from benchmarks.simulated import draw_clustered, gaps_of_equals, memcat_sizes
 
 Row = dict[str, float | int | str]
 
@@ -50,19 +50,8 @@ def splits(seed: int, studies: int) -> Iterator[Row]:
 
     corrected, naive = [], []
     for study in range(studies):
-        rng = np.random.default_rng((seed, study))
-        x = rng.normal(size=(90, 8))
-        y = x.sum(axis=1) * 0.2 + rng.normal(size=90)
-        gaps = []
-        for _ in range(10):
-            order = rng.permutation(90)
-            train, test = order[:60], order[60:]
-            errors = []
-            for half in (slice(0, 4), slice(4, 8)):
-                slope = np.linalg.lstsq(x[train, half], y[train], rcond=None)[0]
-                errors.append(((y[test] - x[test, half] @ slope) ** 2).mean())
-            gaps.append(errors[0] - errors[1])
-        corrected.append(corrected_mean(np.array(gaps), 30 / 60).p)
+        gaps = gaps_of_equals(np.random.default_rng((seed, study)))
+        corrected.append(corrected_mean(gaps, 30 / 60).p)
         naive.append(stats.ttest_1samp(gaps, 0).pvalue)
     yield _row("corrected t over ten splits", 0, 90, corrected, naive)
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from benchmarks.simulated import gaps_of_equals
 from utils.prediction.repeats import corrected_mean, over_splits
 
 
@@ -50,19 +51,8 @@ def test_two_equal_learners_differ_in_one_study_of_twenty_not_in_every_fifth():
     """Two regressions on different halves of eight equal features: neither is better; ten splits of 90 images."""
     naive, corrected, studies = 0, 0, 300
     for seed in range(studies):
-        rng = np.random.default_rng(seed)
-        x = rng.normal(size=(90, 8))
-        y = x.sum(axis=1) * 0.2 + rng.normal(size=90)
-        gaps = []
-        for _ in range(10):
-            order = rng.permutation(90)
-            train, test = order[:60], order[60:]
-            errors = []
-            for half in (slice(0, 4), slice(4, 8)):
-                slope = np.linalg.lstsq(x[train, half], y[train], rcond=None)[0]
-                errors.append(((y[test] - x[test, half] @ slope) ** 2).mean())
-            gaps.append(errors[0] - errors[1])
-        corrected += corrected_mean(np.array(gaps), 30 / 60).p < 0.05
+        gaps = gaps_of_equals(np.random.default_rng(seed))
+        corrected += corrected_mean(gaps, 30 / 60).p < 0.05
         naive += stats.ttest_1samp(gaps, 0).pvalue < 0.05
     assert naive / studies > 0.2
     assert 0.01 <= corrected / studies <= 0.09

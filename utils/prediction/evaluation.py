@@ -241,14 +241,19 @@ def add_family_q(metrics: pd.DataFrame) -> pd.DataFrame:
     return metrics.assign(q=q)
 
 
+def _in_numbers(metrics: pd.DataFrame, difference: pd.Series, other: str) -> str:
+    """Say the rho of the MLP and of another predictor, and their difference with its interval."""
+    rho = metrics[metrics["metric"] == "spearman"].set_index("predictor")["value"]
+    return (
+        f"test rho {rho[MLP]:.3f} against {rho[other]:.3f}, difference {difference['value']:+.3f} "
+        f"[{difference['ci_low']:+.3f}, {difference['ci_high']:+.3f}]"
+    )
+
+
 def verdict(metrics: pd.DataFrame) -> str:
     """Say in one sentence whether the MLP or the ridge predicts better."""
-    rho = metrics[metrics["metric"] == "spearman"].set_index("predictor")["value"]
     row = metrics[metrics["predictor"] == f"{MLP} - {RIDGE}"].iloc[0]
-    numbers = (
-        f"test rho {rho[MLP]:.3f} against {rho[RIDGE]:.3f}, difference {row['value']:+.3f} "
-        f"[{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
-    )
+    numbers = _in_numbers(metrics, row, RIDGE)
     if row["ci_high"] < 0:
         return f"Ridge regression on the same latents BEATS the MLP: {numbers}."
     if row["ci_low"] > 0:
@@ -263,11 +268,7 @@ def recognition_verdict(metrics: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     row = rows.iloc[0]
-    rho = metrics[metrics["metric"] == "spearman"].set_index("predictor")["value"]
-    numbers = (
-        f"test rho {rho[MLP]:.3f} against {rho[SUBCATEGORY_MEAN]:.3f}, difference {row['value']:+.3f} "
-        f"[{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
-    )
+    numbers = _in_numbers(metrics, row, SUBCATEGORY_MEAN)
     if row["ci_high"] < 0:
         return f"Knowing the subcategory's mean training score alone BEATS the MLP: {numbers}."
     if row["ci_low"] > 0:
