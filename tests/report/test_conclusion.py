@@ -30,13 +30,16 @@ MEMCAT = Findings(
     clusters=134,
     p=0.0001,
     p_equivalence=0.99,
-    within=Estimate(0.21, 0.17, 0.25),
+    within=Estimate(0.21, 0.17, 0.25, q=0.001),
     ceiling=0.86,
     share=Estimate(0.525, 0.45, 0.59),
-    prediction=Estimate(0.6, 0.55, 0.65),
+    prediction=Estimate(0.6, 0.55, 0.65, q=0.001),
     test_images=3000,
     test_ceiling=0.85,
-    over_ridge=Estimate(-0.02, -0.05, 0.01),
+    over_ridge=Estimate(-0.02, -0.05, 0.01, q=0.4),
+    tests=214,
+    families=22,
+    held=30,
 )
 
 
@@ -83,7 +86,7 @@ def test_the_answer_says_the_direction():
 
 
 def test_the_question_comes_first_then_the_answer_and_how_sure_it_is():
-    asked, answer, sure, within, ceiling, prediction = conclusion(MEMCAT)
+    asked, answer, sure, within, ceiling, prediction, every = conclusion(MEMCAT)
     assert asked.endswith("was tested on 10,000 images in 5 categories by lpips-sq.")
     assert answer.startswith("Yes")
     assert sure == (
@@ -95,27 +98,54 @@ def test_the_question_comes_first_then_the_answer_and_how_sure_it_is():
         "Exploratory: scores predicted from the latent codes rise with observed ones on 3,000"
     )
     assert "the noise ceiling of the test images is 0.85." in prediction
+    assert every == (
+        "Exploratory: of all 214 further tests about memorability, in 22 families, 30 are findings once it is counted how "
+        "many there are."
+    )
+    assert "1 is a finding once" in said(replace(MEMCAT, held=1))
+    assert "none is a finding once" in said(replace(MEMCAT, held=0))
 
 
 @pytest.mark.parametrize(("within", "expected"), [
-    (Estimate(0.226, 0.2, 0.25), "50 % of it remains; the rest is a difference between categories"),
+    (Estimate(0.226, 0.2, 0.25, 0.049), "50 % of it remains; the rest is a difference between categories"),
     (Estimate(0.2, -0.01, 0.4), "whether anything remains there, these images do not tell"),
-    (Estimate(-0.2, -0.3, -0.1), "the sign turns round"),
-    (Estimate(0.5, 0.4, 0.6), "all of it remains"),
+    (Estimate(-0.2, -0.3, -0.1, 0.049), "the sign turns round"),
+    (Estimate(0.5, 0.4, 0.6, 0.049), "all of it remains"),
 ])  # fmt: skip
 def test_what_remains_within_categories(within, expected):
     assert expected in said(replace(MEMCAT, within=within))
 
 
 @pytest.mark.parametrize(("prediction", "over", "how", "than"), [
-    (Estimate(0.6, 0.5, 0.7), Estimate(0.1, 0.05, 0.2), "rise with", "better than ridge"),
-    (Estimate(-0.6, -0.7, -0.5), Estimate(-0.1, -0.2, -0.05), "run against", "worse than ridge"),
-    (Estimate(0.1, -0.2, 0.4), Estimate(0.1, -0.1, 0.2), "are not shown to", "not shown to be better or worse than ridge"),
+    (Estimate(0.6, 0.5, 0.7, 0.049), Estimate(0.1, 0.05, 0.2, 0.049), "rise with", "better than ridge"),
+    (Estimate(-0.6, -0.7, -0.5, 0.049), Estimate(-0.1, -0.2, -0.05, 0.049), "run against", "worse than ridge"),
+    (Estimate(0.1, -0.2, 0.4, 0.3), Estimate(0.1, -0.1, 0.2, 0.3), "are not shown to", "not shown to be better or worse"),
+    (Estimate(0.6, 0.5, 0.7, 0.05), Estimate(0.1, 0.05, 0.2, 0.05), "are not shown to", "not shown to be better or worse"),
 ])  # fmt: skip
 def test_what_is_said_of_prediction(prediction, over, how, than):
-    text = conclusion(replace(MEMCAT, prediction=prediction, over_ridge=over))[-1]
+    text = conclusion(replace(MEMCAT, prediction=prediction, over_ridge=over))[-2]
     assert how in text
     assert f"is {than}" in text
+
+
+def test_what_leaves_zero_out_by_itself_alone_is_not_claimed_and_says_why():
+    """An interval clear of zero whose q over the whole study is no longer below 0.05."""
+    why = "(by itself it leaves zero out; with all tests of the study counted, q = 0.210)"
+    clear = Estimate(0.2, 0.1, 0.3, 0.21)
+    text = said(replace(MEMCAT, within=clear))
+    assert f"whether anything remains there, these images do not tell {why}." in text
+    assert any("Not shown within categories" in weak for weak in weaknesses(replace(MEMCAT, within=clear)))
+    prediction, over = (
+        said(replace(MEMCAT, **{name: clear})).split("Exploratory: scores")[1]
+        for name in ("prediction", "over_ridge")
+    )
+    assert (
+        f"are not shown to go with observed ones on 3,000 test images, ρ = 0.20 (95 % interval 0.10 to 0.30) {why}"
+        in prediction
+    )
+    assert f"not shown to be better or worse than ridge regression on the same codes {why}." in over
+    assert "by itself" not in said(MEMCAT)
+    assert "by itself" not in said(replace(MEMCAT, within=Estimate(0.2, -0.1, 0.3, 0.21)))
 
 
 def test_without_scores_or_correlations_nothing_is_claimed():
@@ -165,7 +195,9 @@ def test_each_weakness_is_named_first_where_it_is_the_only_one(changes, expected
     assert [text for text in rest if not text.startswith("A correlation is no cause")] == []
 
 
-@pytest.mark.parametrize("changes", [{"clusters": 50}, {"n": 100}, {"within": Estimate(0.01, 0.001, 0.02)}])
+@pytest.mark.parametrize(
+    "changes", [{"clusters": 50}, {"n": 100}, {"within": Estimate(0.01, 0.001, 0.02, 0.049)}]
+)
 def test_no_weakness_is_named_without_reason(changes):
     assert len(weaknesses(replace(MEMCAT, **changes))) == 1
 

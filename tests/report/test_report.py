@@ -175,13 +175,13 @@ def test_headline_numbers_are_those_of_the_tables(results: Path) -> None:
         in text
     )
     assert (
-        f"ρ = 0.61 [0.50, 0.70] MLP on {MODEL}, 18 test images; beside it: ridge 0.65 from mlp_metrics.csv"
-        in text
+        f"ρ = 0.61 [0.50, 0.70] MLP on {MODEL}, 18 test images; beside it: ridge 0.65; no finding over the whole "
+        "study, q 0.500 from mlp_metrics.csv" in text
     )
     assert "Strongest image feature exploratory" in text
     assert (
-        "ρ = -0.55 [-0.70, -0.40] hue, n = 60, the largest of 2; q < 0.001 from feature_correlations.csv"
-        in text
+        "ρ = -0.55 [-0.70, -0.40] hue, n = 60, the largest of 2; a finding over the whole study, q < 0.001 from "
+        "feature_correlations.csv" in text
     )
 
 
@@ -194,7 +194,10 @@ def test_sections_hold_every_loss_predictor_and_feature(results: Path) -> None:
     losses = pd.read_csv(results / "loss_correlations.csv")
     for _, row in losses.iterrows():
         assert f" {row.measure} 60 {row.rho:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}] " in text
-    assert "1 of 3 compared pairs of correlations differ (q < 0.05; loss_comparisons.csv)." in text
+    assert (
+        "1 of 3 compared pairs of correlations differ (q over the whole study < 0.05; loss_comparisons.csv)."
+        in text
+    )
     assert (
         "metric mlp ridge noise-ceiling spearman 0.61 [0.50, 0.70] 0.65 [0.55, 0.75] 0.79 mse 0.0123 [0.0100, 0.0200]"
         in text
@@ -388,7 +391,9 @@ def test_names_are_escaped(results: Path) -> None:
 
 def test_the_same_folder_gives_the_same_bytes(results: Path) -> None:
     first = write_report(results)[0].read_bytes()
+    findings = (results / "study_findings.csv").read_bytes()
     assert write_report(results)[0].read_bytes() == first
+    assert (results / "study_findings.csv").read_bytes() == findings
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

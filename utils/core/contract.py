@@ -15,6 +15,7 @@ from utils.core.declarations import (
     pretraining,
     reconstruction,
     steering,
+    study,
 )
 from utils.core.declarations.columns import Table
 from utils.core.declarations.other_files import OTHER_FILES
@@ -30,6 +31,7 @@ TABLES: dict[str, Table] = {
     **attribution.TABLES,
     **features.TABLES,
     **steering.TABLES,
+    **study.TABLES,
 }
 
 

@@ -19,9 +19,18 @@ def missing_block(text: str) -> Block:
 
 
 def table_block(
-    title: str, files: list[str], header: list[str], rows: list[Block], text: str = "", texts: int = 1
+    title: str,
+    files: list[str],
+    header: list[str],
+    rows: list[Block],
+    text: str = "",
+    texts: int = 1,
+    fold: bool = False,
 ) -> Block:
-    """A table block; the first ``texts`` columns hold words. Columns that say nothing in any row are left out."""
+    """A table block; the first ``texts`` columns hold words. Columns that say nothing in any row are left out.
+
+    With ``fold`` only its title and number of rows are in sight until it is opened.
+    """
     says = [
         number < texts or not rows or any(_says(row["cells"][number]) for row in rows)
         for number in range(len(header))
@@ -38,6 +47,7 @@ def table_block(
         "text_columns": [*header[:texts], INTERVAL_SCALE],
         "rows": rows,
         "text": text,
+        "fold": fold,
     }
 
 

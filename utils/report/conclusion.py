@@ -24,11 +24,12 @@ _PLURALS = {"subcategory": "subcategories", "group": "groups", "image": "images"
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval; NaN where undefined."""
+    """A number with its 95 % interval and, of an exploratory one, its q over the whole study; NaN where undefined."""
 
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    q: float = math.nan
 
     @property
     def known(self) -> bool:
@@ -41,6 +42,11 @@ class Estimate(NamedTuple):
         if self.low > 0:
             return 1
         return -1 if self.high < 0 else 0
+
+    @property
+    def claim(self) -> int:
+        """The sign where it is a finding over the whole study, else 0: what words of an exploratory number rest on."""
+        return self.sign if self.q < ALPHA else 0
 
     def __str__(self) -> str:
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
@@ -70,6 +76,9 @@ class Findings:
         test_images: How many test images.
         test_ceiling: Noise ceiling of the test images.
         over_ridge: How much the correlation of the MLP exceeds that of ridge regression on the same codes.
+        tests: How many exploratory tests about memorability the study made.
+        families: How many families they are in.
+        held: How many of them are findings over the whole study.
         caveats: What the runs say of themselves.
     """
 
@@ -90,6 +99,9 @@ class Findings:
     test_images: int = 0
     test_ceiling: float = math.nan
     over_ridge: Estimate = Estimate()
+    tests: int = 0
+    families: int = 0
+    held: int = 0
     caveats: Caveats = field(default_factory=Caveats)
 
 
@@ -109,11 +121,11 @@ def verdict(found: Findings) -> str:
 
 
 def conclusion(found: Findings) -> list[str]:
-    """Return the sentences, in order: asked, found, how sure, within categories, ceiling, prediction."""
+    """Return the sentences, in order: asked, found, how sure, within categories, ceiling, prediction, all tests."""
     sentences = [_asked(found)]
     if found.loss:
         sentences += [_answer(found), _how_sure(found), _within(found), _ceiling(found)]
-    sentences.append(_prediction(found))
+    sentences += [_prediction(found), _all_tests(found)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -168,9 +180,9 @@ def _within(found: Findings) -> str:
     if not found.within.known or verdict(found) == UNDEFINED:
         return ""
     within = f"Compared within categories alone, {found.within}"
-    if found.within.sign == 0:
-        return f"{within}: whether anything remains there, these images do not tell."
-    if found.within.sign * found.error.value < 0:
+    if found.within.claim == 0:
+        return f"{within}: whether anything remains there, these images do not tell{_counted(found.within)}."
+    if found.within.claim * found.error.value < 0:
         return f"{within}: the sign turns round."
     if abs(found.within.value) < abs(found.error.value):
         share = 100 * found.within.value / found.error.value
@@ -201,17 +213,37 @@ def _prediction(found: Findings) -> str:
         1: "rise with observed ones",
         -1: "run against observed ones",
         0: "are not shown to go with observed ones",
-    }[found.prediction.sign]
+    }[found.prediction.claim]
     text = (
         f"Exploratory: scores predicted from the latent codes {how} on {found.test_images:,} test images, "
-        f"{found.prediction}"
+        f"{found.prediction}{_counted(found.prediction)}"
     )
     if math.isfinite(found.test_ceiling):
         text += f"; the noise ceiling of the test images is {show(found.test_ceiling)}"
     if found.over_ridge.known:
         than = {1: "better than", -1: "worse than", 0: "not shown to be better or worse than"}
-        text += f". The network is {than[found.over_ridge.sign]} ridge regression on the same codes"
+        text += f". The network is {than[found.over_ridge.claim]} ridge regression on the same codes"
+        text += _counted(found.over_ridge)
     return f"{text}."
+
+
+def _counted(estimate: Estimate) -> str:
+    """Say why a number whose own interval leaves out 0 is not claimed; nothing of others."""
+    if estimate.claim or not estimate.sign or not math.isfinite(estimate.q):
+        return ""
+    return f" (by itself it leaves zero out; with all tests of the study counted, q = {show_p(estimate.q)})"
+
+
+def _all_tests(found: Findings) -> str:
+    if not found.tests:
+        return ""
+    many = (
+        f"Exploratory: of all {found.tests:,} further tests about memorability, in {found.families} families"
+    )
+    if not found.held:
+        return f"{many}, none is a finding once it is counted how many there are."
+    holds = "is a finding" if found.held == 1 else "are findings"
+    return f"{many}, {found.held:,} {holds} once it is counted how many there are."
 
 
 def weaknesses(found: Findings) -> list[str]:  # long: a list of rules
@@ -264,7 +296,7 @@ def weaknesses(found: Findings) -> list[str]:  # long: a list of rules
             f"Few images: {found.n} are not enough to settle a correlation of ordinary size.",
         ),
         (
-            said in (YES, OPPOSITE) and found.within.known and found.within.sign != found.error.sign,
+            said in (YES, OPPOSITE) and found.within.known and found.within.claim != found.error.sign,
             "Not shown within categories: a difference between kinds of pictures could be all there is to it.",
         ),
         (

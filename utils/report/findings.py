@@ -10,19 +10,20 @@ import pandas as pd
 
 from utils.core.caveats import Caveats
 from utils.core.errors import UserError
-from utils.core.names import HEADLINE_LOSS, RIVAL_MODEL
 from utils.core.tables import output_file, read_table
 from utils.report.conclusion import Estimate, Findings
 from utils.report.gallery_data import ImageScores
+from utils.report.study_findings import EXPLORATORY, MEMORABILITY, Study, primary_row
 
 
-def read_findings(output_path: Path, scores: ImageScores, caveats: Caveats) -> Findings:
+def read_findings(output_path: Path, scores: ImageScores, caveats: Caveats, study: Study) -> Findings:
     """Read what the conclusion rests on; what is missing stays undefined.
 
     Args:
         output_path: The output folder.
         scores: The images of the study.
         caveats: What the runs say of themselves.
+        study: Every test of the study.
     """
     categories = len({name for name in scores.texts.get("category", []) if name})
     given: dict[str, Any] = {
@@ -31,7 +32,10 @@ def read_findings(output_path: Path, scores: ImageScores, caveats: Caveats) -> F
         "categories": categories,
         "caveats": caveats,
     }
-    return Findings(**given, **_error(output_path), **_prediction(output_path))
+    tests = study.table[(study.table["role"] == EXPLORATORY) & (study.table["about"] == MEMORABILITY)]
+    given |= {"tests": len(tests), "held": int(tests["finding"].sum())}
+    given["families"] = len(tests[["table", "family"]].drop_duplicates())
+    return Findings(**given, **_error(output_path, study), **_prediction(output_path, study))
 
 
 def _rows(output_path: Path, table: str) -> pd.DataFrame | None:
@@ -41,15 +45,7 @@ def _rows(output_path: Path, table: str) -> pd.DataFrame | None:
         return None
 
 
-def primary_row(frame: pd.DataFrame) -> pd.Series | None:
-    """Return the row of the primary hypothesis: of the first model, by the loss it names or the first there is."""
-    of_networks = frame[frame["model"] != RIVAL_MODEL]
-    chosen = of_networks[of_networks["measure"] == HEADLINE_LOSS]
-    rows = chosen if len(chosen) else of_networks
-    return rows.iloc[0] if len(rows) else None
-
-
-def _error(output_path: Path) -> dict[str, Any]:
+def _error(output_path: Path, study: Study) -> dict[str, Any]:
     frame = _rows(output_path, "loss_correlations")
     row = None if frame is None else primary_row(frame)
     if row is None:
@@ -62,17 +58,22 @@ def _error(output_path: Path) -> dict[str, Any]:
         "clusters": int(row["clusters"]),
         "p": row["p"],
         "p_equivalence": row["p_equivalence"],
-        "within": _estimate(row, "rho_within_category", "within_category"),
+        "within": _estimate(
+            row,
+            "rho_within_category",
+            "within_category",
+            study.q_of("loss_correlations.csv", row.name, "_within_category"),
+        ),
         "ceiling": row["ceiling"],
         "share": _estimate(row, "rho_over_ceiling", "rho_over_ceiling"),
     }
 
 
-def _estimate(row: pd.Series, name: str, suffix: str) -> Estimate:
-    return Estimate(row[name], row[f"ci_low_{suffix}"], row[f"ci_high_{suffix}"])
+def _estimate(row: pd.Series, name: str, suffix: str, q: float = math.nan) -> Estimate:
+    return Estimate(row[name], row[f"ci_low_{suffix}"], row[f"ci_high_{suffix}"], q)
 
 
-def _prediction(output_path: Path) -> dict[str, Any]:
+def _prediction(output_path: Path, study: Study) -> dict[str, Any]:
     frame = _rows(output_path, "mlp_metrics")
     if frame is None:
         return {}
@@ -80,13 +81,15 @@ def _prediction(output_path: Path) -> dict[str, Any]:
     head = frame[frame["predictor"] == "mlp"]
     if head.empty:
         return {}
-    others = frame[frame["model"] == head["model"].iloc[0]].set_index("predictor")
+    model = head["model"].iloc[0]
+    others = frame[frame["model"] == model].reset_index(names="row").set_index("predictor")
 
     def estimate(name: str) -> Estimate:
         if name not in others.index:
             return Estimate()
         row = others.loc[name]
-        return Estimate(row["value"], row["ci_low"], row["ci_high"])
+        q = study.q_of("mlp_metrics.csv", row["row"])
+        return Estimate(row["value"], row["ci_low"], row["ci_high"], q)
 
     return {
         "prediction": estimate("mlp"),

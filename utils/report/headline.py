@@ -1,6 +1,8 @@
 """The headline of the report: a tile per number, each from one table, or what is missing instead."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -8,20 +10,25 @@ import pandas as pd
 from utils.core.errors import UserError
 from utils.core.tables import output_file, read_table
 from utils.report.blocks import Block, show, show_p, show_range
-from utils.report.findings import primary_row
+from utils.report.study_findings import ALPHA, Study, primary_row
 
 PRIMARY, EXPLORATORY = "primary hypothesis", "exploratory"
 
 
-def headline_tiles(output_path: Path) -> list[Block]:
-    """The headline numbers, each from one table, or what is missing instead."""
-    makers = {
+def headline_tiles(output_path: Path, study: Study) -> list[Block]:
+    """The headline numbers, each from one table, or what is missing instead.
+
+    Args:
+        output_path: The output folder.
+        study: Every test of the study, by which exploratory numbers are judged.
+    """
+    makers: dict[str, tuple[str, Callable[[Path], Block]]] = {
         "Reconstruction error and memorability": (PRIMARY, _reconstruction_tile),
         "Noise ceiling, all images": ("", _ceiling_tile),
-        "Distinctiveness and memorability": (EXPLORATORY, _distinctiveness_tile),
-        "Predicted and observed memorability": (EXPLORATORY, _prediction_tile),
+        "Distinctiveness and memorability": (EXPLORATORY, partial(_distinctiveness_tile, study=study)),
+        "Predicted and observed memorability": (EXPLORATORY, partial(_prediction_tile, study=study)),
         "Noise ceiling, test images": ("", _test_ceiling_tile),
-        "Strongest image feature": (EXPLORATORY, _feature_tile),
+        "Strongest image feature": (EXPLORATORY, partial(_feature_tile, study=study)),
     }
     tiles = []
     for what, (role, make) in makers.items():
@@ -82,14 +89,22 @@ def _within(row: pd.Series) -> str:
     return f"; within category {show(value)}" if math.isfinite(value) else ""
 
 
-def _distinctiveness_tile(output_path: Path) -> Block:
+def _distinctiveness_tile(output_path: Path, study: Study) -> Block:
     path = output_file(output_path, "distinctiveness_correlations")
     frame = read_table(path, "distinctiveness_correlations")
     plain = (frame["target"] == "memorability") & (frame["held_constant"] == "")
     chosen = frame[plain & (frame["measure"] == "distinctiveness")]
     row = _first(chosen if len(chosen) else frame, path)
-    note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}{_within(row)}"
+    note = f"{row['measure']} of {row['model']}, n = {row['n']:,.0f}{_within(row)}{_judged(study, path, row)}"
     return _rho_tile(row, note, path.name)
+
+
+def _judged(study: Study, path: Path, row: pd.Series) -> str:
+    """Say what an exploratory number comes to once all tests of the study are counted."""
+    q = study.q_of(path.name, row.name)
+    if not math.isfinite(q):
+        return ""
+    return f"; {'a finding' if q < ALPHA else 'no finding'} over the whole study, q {show_p(q)}"
 
 
 def _ceiling_tile(output_path: Path) -> Block:
@@ -124,7 +139,7 @@ def _test_ceiling_tile(output_path: Path) -> Block:
     }
 
 
-def _prediction_tile(output_path: Path) -> Block:
+def _prediction_tile(output_path: Path, study: Study) -> Block:
     path = output_file(output_path, "mlp_metrics")
     frame = read_table(path, "mlp_metrics")
     frame = frame[frame["metric"] == "spearman"]
@@ -135,13 +150,15 @@ def _prediction_tile(output_path: Path) -> Block:
     beside = ", ".join(f"{other['predictor']} {show(other['value'])}" for _, other in others.iterrows())
     return _rho_tile(
         row,
-        f"MLP on {row['model']}, {row['n']} test images" + (f"; beside it: {beside}" if beside else ""),
+        f"MLP on {row['model']}, {row['n']} test images"
+        + (f"; beside it: {beside}" if beside else "")
+        + _judged(study, path, row),
         path.name,
         "value",
     )
 
 
-def _feature_tile(output_path: Path) -> Block:
+def _feature_tile(output_path: Path, study: Study) -> Block:
     path = output_file(output_path, "feature_correlations")
     frame = read_table(path, "feature_correlations")
     frame = frame[frame["target"] == "memorability"]
@@ -149,6 +166,6 @@ def _feature_tile(output_path: Path) -> Block:
     row = _first(frame.iloc[frame["rho"].abs().argsort()[::-1]], path)
     return _rho_tile(
         row,
-        f"{row['feature']}, n = {row['n']:,.0f}, the largest of {len(frame)}; q {show_p(row['q'])}",
+        f"{row['feature']}, n = {row['n']:,.0f}, the largest of {len(frame)}{_judged(study, path, row)}",
         path.name,
     )

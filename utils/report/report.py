@@ -1,7 +1,8 @@
 """The study on one page: ``report.html``, made from the tables, figures and run records in an output folder.
 
-It opens with the conclusion (`utils.report.conclusion`), then shows pictures, then each stage. Nothing is computed here
-that a stage has not written, save counts and medians that say so. Every number names the file it came from, and what is
+It opens with the conclusion (`utils.report.conclusion`), then shows pictures, the findings over all tests
+(`utils.report.study_findings`), then each stage. Nothing else is computed here that a stage has not written, save counts and
+medians that say so. Every number names the file it came from, and what is
 missing is said with the command that writes it. The page holds its pictures and fetches nothing, so that it can be sent to
 somebody as it is; the gallery that it links to stands beside it.
 """
@@ -33,6 +34,8 @@ from utils.report.headline import EXPLORATORY, headline_tiles
 from utils.report.sections import STAGE_BLOCKS
 from utils.report.steering import steering_blocks
 from utils.report.strips import picture_strips
+from utils.report.study_findings import Study, write_study_findings
+from utils.report.study_section import study_blocks
 
 REPORT_FILE = "report.html"
 SCRIPTS = {
@@ -92,7 +95,8 @@ def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
     caveats = Caveats(caveat for run in runs.values() for caveat in run.get("caveats", []))
     scores = read_scores(output_path)
     gallery = write_gallery(output_path, scores, runs)
-    found = read_findings(output_path, scores, caveats)
+    study = write_study_findings(output_path, runs)  # before what rests on it
+    found = read_findings(output_path, scores, caveats, study)
     without: tuple[str, ...] = () if found.categories else (CATEGORIES,)
     if not found.scored:  # nobody misses what needs scores
         without = tuple(name for name in SCRIPTS if name not in runs)
@@ -107,11 +111,22 @@ def _context(output_path: Path, runs: dict[str, dict]) -> dict[str, Any]:
         "weaknesses": weaknesses(found),
         "strips": picture_strips(output_path, scores, gallery.pairs) if gallery else [],
         "gallery": {"file": gallery.path.name, "about": gallery.about} if gallery else None,
-        "tiles": [tile for tile in headline_tiles(output_path) if found.scored or not tile["missing"]],
+        "tiles": [tile for tile in headline_tiles(output_path, study) if found.scored or not tile["missing"]],
         "sections": [
+            *([_over_all(study)] if len(study.table) else []),
             *sections,
             {"title": "Record", "anchor": "record", "role": "", "blocks": _record(output_path, runs)},
         ],
+    }
+
+
+def _over_all(study: Study) -> dict[str, Any]:
+    """The section on all tests of the study together."""
+    return {
+        "title": "Findings over the whole study",
+        "anchor": "findings",
+        "role": "",
+        "blocks": study_blocks(study),
     }
 
 

@@ -26,7 +26,8 @@ TOP_FEATURES = 12
 PRIMARY_HYPOTHESIS = (
     "The primary hypothesis: over all images, those that the fine-tuned autoencoder reconstructs worse by {loss} are "
     "remembered better. It is one test, judged by its own interval and p. Everything else in this report is exploratory: "
-    "read it with its q, which is taken over the tests of one claim."
+    "q beside it counts the tests of one claim, and it is called a finding only where the q over the whole study is below "
+    "0.05 (study_findings.csv)."
 )
 
 
@@ -121,17 +122,26 @@ def _evaluation(output_path: Path) -> list[Block]:
         for number, (model, rows) in enumerate(_by_model(frame))
     ]
     comparisons = output_file(output_path, "loss_comparisons")
-    frame = read_table(comparisons, "loss_comparisons")
-    differ = int((frame["q"] < 0.05).sum())
+    compared = len(read_table(comparisons, "loss_comparisons"))
     return [
         {"kind": "text", "text": PRIMARY_HYPOTHESIS.format(loss=headline)},
         *blocks,
         *_slopes(output_path),
         {
             "kind": "text",
-            "text": f"{differ} of {len(frame)} compared pairs of correlations differ (q < 0.05; {comparisons.name}).",
+            "text": f"{_held(output_path, comparisons.name)} of {compared} compared pairs of correlations differ (q over "
+            f"the whole study < 0.05; {comparisons.name}).",
         },
     ]
+
+
+def _held(output_path: Path, file: str) -> int:
+    """How many tests of a table are findings over the whole study."""
+    path = output_file(output_path, "study_findings")
+    if not path.exists():  # no table has a test
+        return 0
+    study = read_table(path, "study_findings")
+    return int(study.loc[study["table"] == file, "finding"].sum())
 
 
 def _resampled(frame: pd.DataFrame) -> str:
