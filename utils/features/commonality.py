@@ -8,6 +8,12 @@ R2 never falls when a column is added, noise included, and under clustering it r
 says. So the gain that chance brings is measured, by permuting whole clusters (Freedman & Lane, JBES 1983: the residuals
 of the model without the block are permuted), and taken off: a block that says nothing new has a unique variance of
 zero on average.
+
+Residuals are smaller than the errors they stand for, the more so between clusters: ten columns that are alike inside 24
+clusters take 10 of the 23 differences between these. Permuted as they are, they find too little by chance (in 240 images
+of 24 subcategories p < 0.05 in 11 to 13 % of nulls for single columns beside ten others). So their part between clusters
+and their part inside are brought back to what the errors' variances, estimated from both, would give
+(:func:`residual_scales`), and p compares the gain with what is left unexplained, which does not hang on the scale.
 """
 
 from __future__ import annotations
@@ -20,6 +26,8 @@ import pandas as pd
 from scipy import stats
 
 from utils.features.fold_inference import ClusterPermutation
+
+AT_ONCE = 64  # permutations in one product of matrices
 
 MOST_DELETIONS = 200
 """Jackknife deletions at most; more clusters than that are deleted several at a time."""
@@ -177,6 +185,45 @@ def commonality(
     return pd.DataFrame(rows, columns=names)
 
 
+def residual_scales(residual: np.ndarray, rest: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
+    """By what to multiply residuals so that they vary between and inside clusters as the errors do.
+
+    Errors are taken as a common part of each cluster and a part of each image. Least squares on `rest` shrinks the sums of
+    squares of both; what they are expected to be is linear in the two variances, which follow from the two sums found
+    (Henderson's method of fitting constants).
+
+    Args:
+        residual: (n,) residuals of a linear model with constant.
+        rest: (n, r) orthonormal basis of its centred columns.
+        clusters: (n,) integer codes 0..g-1, all in use.
+
+    Returns:
+        Factors of the cluster means and of the deviations from them.
+    """
+    sizes = np.bincount(clusters).astype(float)
+    n, groups = float(len(residual)), len(sizes)
+    basis = np.column_stack([np.full(len(residual), n**-0.5), rest])
+    sums = np.stack([np.bincount(clusters, column, groups) for column in basis.T], axis=1)  # (g, r + 1)
+    means = np.bincount(clusters, residual) / sizes
+    between = float((sizes * means**2).sum())
+    inside = float((residual**2).sum()) - between
+    taken = float((sums**2 / sizes[:, None]).sum())  # of the directions between clusters
+    freedom = np.array([groups - taken, n - groups - (basis.shape[1] - taken)])
+    if freedom[0] < 1e-6 or between <= 0:
+        return 1.0, 1.0
+    squares = float((sums**2).sum())
+    # How much of a unit variance of the common parts is left between clusters: of (I - means of the basis x its sums).
+    of_common = n - 2 * squares + float((((sums @ (sums.T @ sums)) * sums).sum(axis=1) / sizes).sum())
+    left = n - squares - of_common
+    if freedom[1] < 1e-6 or inside <= 0:  # single images, or nothing inside clusters
+        return float(np.sqrt(groups / freedom[0])), 1.0
+    shared, own = np.linalg.solve([[of_common, freedom[0]], [left, freedom[1]]], [between, inside])
+    if shared <= 0 or own <= 0:  # no common part to be seen: what each level has lost of its own
+        return float(np.sqrt(groups / freedom[0])), float(np.sqrt((n - groups) / freedom[1]))
+    factors = np.sqrt([(n * shared + groups * own) / between, (n - groups) * own / inside])
+    return float(factors[0]), float(factors[1])
+
+
 def _gain(
     whole: np.ndarray,
     rest: np.ndarray,
@@ -187,15 +234,24 @@ def _gain(
 ) -> tuple[float, float]:
     """What `whole` gains over `rest`, chance taken off, and its p by permuting the residuals of `rest`."""
     fitted = rest @ (rest.T @ y)
-    residual = y - fitted
+    residual, total = y - fitted, float(y @ y)
     before = float(explained(rest, y[:, None])[0])
     gain = float(explained(whole, y[:, None])[0]) - before
-    null, permutation = np.empty(permutations), ClusterPermutation(residual, clusters)
-    for number in range(permutations):
-        permuted = (fitted + permutation.draw(rng))[:, None]
-        null[number] = (explained(whole, permuted) - explained(rest, permuted))[0]
-    p = (int((null >= gain - 1e-12).sum()) + 1) / (permutations + 1)
-    return less_chance(gain, float(null.mean()), 1 - before), p
+    permutation = ClusterPermutation(residual, clusters, residual_scales(residual, rest, clusters))
+    gains, unexplained = np.empty(permutations), np.empty(permutations)
+    for start in range(0, permutations, AT_ONCE):
+        count = min(AT_ONCE, permutations - start)
+        drawn = np.stack([permutation.draw(rng) for _ in range(count)], axis=1) + fitted[:, None]
+        drawn -= drawn.mean(axis=0)
+        squares, whole_squares, rest_squares = (
+            (side**2).sum(axis=0) for side in (drawn, whole.T @ drawn, rest.T @ drawn)
+        )
+        gains[start : start + count] = whole_squares - rest_squares
+        unexplained[start : start + count] = squares - whole_squares
+    observed = gain / max(1 - before - gain, 1e-12)
+    beyond = gains / np.maximum(unexplained, 1e-12 * total) >= observed - 1e-12
+    p = (int(beyond.sum()) + 1) / (permutations + 1)
+    return less_chance(gain, float(gains.mean()) / total, 1 - before), p
 
 
 def _jackknife_interval(

@@ -71,13 +71,17 @@ class ClusterPermutation:
     Args:
         values: (n,) numbers.
         clusters: (n,) integer codes 0..g-1, all in use.
+        scales: Factors of the clusters' means and of the deviations.
     """
 
-    def __init__(self, values: np.ndarray, clusters: np.ndarray) -> None:
+    def __init__(
+        self, values: np.ndarray, clusters: np.ndarray, scales: tuple[float, float] = (1.0, 1.0)
+    ) -> None:
         self.by_cluster = np.argsort(clusters, kind="stable")
         self.clusters = clusters[self.by_cluster]
         self.means = np.bincount(clusters, values) / np.bincount(clusters)
-        self.deviations = values[self.by_cluster] - self.means[self.clusters]
+        self.deviations = scales[1] * (values[self.by_cluster] - self.means[self.clusters])
+        self.means = scales[0] * self.means
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """(n,) the values, permuted."""
