@@ -27,6 +27,55 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "tests held to the whole level in families that were chosen",
+        "utils/statistics/families.py",
+        "len(counts) * q[made, None] / counts",
+        "q[made, None]",
+        "tests/statistics/test_families.py::test_by_hand",
+    ),
+    Mutation(
+        "every family chosen that has a q below the level",
+        "utils/statistics/families.py",
+        "np.sort(false_discovery_q(simes.to_numpy()))",
+        "np.sort(simes.to_numpy())",
+        "tests/statistics/test_families.py::test_by_hand",
+    ),
+    Mutation(
+        "what is exploratory called a finding by the q of its family",
+        "utils/report/study_findings.py",
+        'table["q_study"] < ALPHA)',
+        'table["q"] < ALPHA)',
+        "tests/report/test_study_findings.py::test_what_is_exploratory_is_judged_over_all_families",
+    ),
+    Mutation(
+        "claims about people and about pictures counted together",
+        "utils/report/study_findings.py",
+        'in table.groupby("about")',
+        'in table.groupby("about", group_keys=False).pipe(lambda groups: [("", groups.obj)])',
+        "tests/report/test_study_findings.py::test_what_is_true_of_pictures_buys_no_room_for_claims_about_people",
+    ),
+    Mutation(
+        "the primary hypothesis judged by p alone",
+        "utils/report/study_findings.py",
+        '(table["p"] < ALPHA) & aside',
+        '(table["p"] < ALPHA)',
+        "tests/report/test_study_findings.py::test_the_primary_hypothesis_is_judged_by_itself",
+    ),
+    Mutation(
+        "words of exploratory numbers resting on their own interval",
+        "utils/report/conclusion.py",
+        "return self.sign if self.q < ALPHA else 0",
+        "return self.sign",
+        "tests/report/test_conclusion.py::test_what_leaves_zero_out_by_itself_alone_is_not_claimed_and_says_why",
+    ),
+    Mutation(
+        "residuals permuted as small as they are",
+        "utils/features/commonality.py",
+        "return float(factors[0]), float(factors[1])",
+        "return 1.0, 1.0",
+        "tests/features/test_feature_inference.py::test_residuals_are_brought_back_to_the_size_of_the_errors",
+    ),
+    Mutation(
         "a path that leads out of the data folder read unasked",
         "utils/data/inside.py",
         "    if outside:",
