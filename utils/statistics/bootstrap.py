@@ -106,6 +106,25 @@ def make_ranking(values: np.ndarray, strata: np.ndarray | None = None) -> Rankin
     )
 
 
+def rank_cells(begins: np.ndarray, lengths: np.ndarray, size: int, cells: int) -> np.ndarray:
+    """Put runs of tied values into about so many cells of equal numbers of rows.
+
+    Ties never part: cells begin with runs. A run longer than a cell has one of its own (whatever follows begins beyond), so
+    that the rows of a cell that do not tie are fewer than 2 size / cells.
+
+    Args:
+        begins: (t,) first position of each run, the first 0.
+        lengths: (t,) rows of each.
+        size: number of rows.
+        cells: number of cells; up to twice as many where there are long runs.
+
+    Returns:
+        (t,) cell 0, 1, ... of each run.
+    """
+    new = (lengths * cells > size) | (np.diff(begins * cells // size, prepend=-1) != 0)
+    return np.cumsum(new) - 1
+
+
 def resample_counts(n: int, resamples: int, seed: int, columns: int = 1) -> Iterator[np.ndarray]:
     """Draw bootstrap resamples of n rows as counts, in blocks.
 
@@ -163,6 +182,12 @@ def rank_correlations(x: list[Ranking], y: list[Ranking], counts: np.ndarray) ->
     rho = np.full_like(products, np.nan)
     np.divide(products, spread, out=rho, where=spread > 0)
     return np.clip(rho, -1.0, 1.0)
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray, strata: np.ndarray | None = None) -> float:
+    """Return Spearman's rho of two columns of n finite numbers, inside strata where given; NaN where one is constant."""
+    one = np.ones((1, len(x)))
+    return float(rank_correlations([make_ranking(x, strata)], [make_ranking(y, strata)], one)[0, 0, 0])
 
 
 def percentile_interval(samples: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,9 @@ import pandas as pd
 
 from utils.core.log import log
 from utils.core.names import HALF_PATTERN
-from utils.statistics.bootstrap import make_ranking, rank_correlations
+from utils.statistics.bootstrap import rank_correlation
 from utils.statistics.rank_correlation import spearman
-from utils.statistics.resampling import Resampler
+from utils.statistics.resampling import Resampler, correlate_pairs_resampled
 
 CORRECTED_SCORE = "memorability_w_fa_correction"
 HIT_RATE = "memorability_wo_fa_correction"
@@ -277,20 +277,15 @@ def resampled_ceiling(
         return None
     first, second, usable = half_scores
     inside = None if strata is None else np.unique(strata[usable], return_inverse=True)[1]
-    pairs = [
-        tuple([make_ranking(half, inside)] for half in halves)
-        for halves in zip(first.T, second.T, strict=True)
-    ]
-
-    def mean_rho(counts_of_images: np.ndarray, some: list) -> np.ndarray:
-        drawn = counts_of_images[:, usable]
-        return np.mean([rank_correlations(x, y, drawn)[:, 0, 0] for x, y in some], axis=0)
-
-    used = pairs[:INTERVAL_SPLITS]
-    everything = np.ones((1, len(frame)))
-    whole, part = (float(mean_rho(everything, some)[0]) for some in (pairs, used))
-    _, drawn = resampler.evaluate(lambda counts_of_images: mean_rho(counts_of_images, used), columns=2)
-    return float(_root_of_reliability(np.array(whole))), _root_of_reliability(drawn + whole - part)
+    pairs = list(zip(first.T, second.T, strict=True))
+    rhos, drawn = correlate_pairs_resampled(pairs[:INTERVAL_SPLITS], resampler, inside, usable)
+    part = float(rhos.mean())
+    others = [rank_correlation(*halves, inside) for halves in pairs[INTERVAL_SPLITS:]]
+    whole = float(np.mean([*rhos, *others]))
+    return (
+        float(_root_of_reliability(np.array(whole))),
+        _root_of_reliability(drawn.mean(axis=1) + whole - part),
+    )
 
 
 def _halves(

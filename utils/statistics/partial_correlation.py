@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from utils.statistics.bootstrap import make_ranking, rank_correlations
 from utils.statistics.cluster_tests import residuals
 from utils.statistics.rank_correlation import SpearmanBootstrap, as_matrices, p_value, rho_p
-from utils.statistics.resampling import FISHER, Resampler
+from utils.statistics.resampling import FISHER, Resampler, correlate_resampled
 
 SINGULAR = (
     1e-9  # share of a column's variance of ranks that the covariates leave, below which nothing is left
@@ -97,21 +96,27 @@ def partial_correlations(
         the covariates.
     """
     columns = np.hstack([x, y, covariates])
-    rankings = [make_ranking(column) for column in columns.T]
     first, last = x.shape[1], x.shape[1] + y.shape[1]
+    matrix, samples = correlate_resampled(columns, columns, resampler)
+    return _given(matrix[None], first, last)[0], _given(samples, first, last)
 
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        matrix = rank_correlations(rankings, rankings, counts)
-        held = np.nan_to_num(matrix[:, last:, last:])
-        between = np.nan_to_num(matrix[:, :last, last:])
-        explained = between @ np.linalg.pinv(held, rcond=1e-10, hermitian=True)
-        left = matrix[:, :last, :last] - explained @ between.transpose(0, 2, 1)
-        spread = np.diagonal(left, axis1=1, axis2=2)
-        spread = np.where(spread > SINGULAR, spread, np.nan)
-        rho = left / np.sqrt(spread[:, :, None] * spread[:, None, :])
-        return np.clip(rho[:, :first, first:], -1, 1)
 
-    return resampler.evaluate(statistic, columns=columns.shape[1])
+def _given(matrix: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Return partial correlations of columns before `first` with those before `last`, given the rest.
+
+    Args:
+        matrix: (b, c, c) rank correlations, NaN of constant columns.
+        first: how many columns are x.
+        last: how many are x or y.
+    """
+    held = np.nan_to_num(matrix[:, last:, last:])
+    between = np.nan_to_num(matrix[:, :last, last:])
+    explained = between @ np.linalg.pinv(held, rcond=1e-10, hermitian=True)
+    left = matrix[:, :last, :last] - explained @ between.transpose(0, 2, 1)
+    spread = np.diagonal(left, axis1=1, axis2=2)
+    spread = np.where(spread > SINGULAR, spread, np.nan)
+    rho = left / np.sqrt(spread[:, :, None] * spread[:, None, :])
+    return np.clip(rho[:, :first, first:], -1, 1)
 
 
 def covariate_matrix(frame: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
