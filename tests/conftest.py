@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from utils.core.log import log
+from utils.statistics.clusters import say_once
 
 
 @pytest.hookimpl(wrapper=True)
@@ -38,6 +39,7 @@ def memcat_table_path() -> Path:
 @pytest.fixture(autouse=True)
 def _log_as_in_a_library() -> Iterator[None]:
     """Give every test the log as it is before any script set it up, so that caplog sees it."""
+    say_once.cache_clear()  # what is said once in a run is said in every test
     handlers, propagate, level = list(log.handlers), log.propagate, log.level
     log.propagate = True
     yield

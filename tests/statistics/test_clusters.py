@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, r2_score
 
 from benchmarks.simulated import draw_clustered, draw_confounded, memcat_sizes, population_rho
 from utils.core.errors import UserError
+from utils.reconstruction.evaluation_stage import why_no_ceiling
 from utils.statistics import bootstrap, cluster_tests, resampling
 from utils.statistics.cluster_tests import wild_cluster_p, wild_rho_p
 from utils.statistics.clusters import find_clusters
@@ -665,15 +666,23 @@ def test_default_is_subcategories_where_there_are_some(caplog):
     )
 
 
-def test_images_without_a_label_stand_alone():
+def test_images_without_a_label_stand_alone(caplog):
     frame = images(["a", "a", "", "", "b"], group=["x", "x", None, "y", "y"])
     assert len(set(find_clusters(frame).codes(frame))) == 4
     assert find_clusters(frame, "group").codes(frame).tolist() in ([1, 1, 0, 2, 2], [0, 0, 2, 1, 1])
+    assert "2 of 5 images have no subcategory: each is taken as one by itself" in caplog.text
+    assert "1 of 5 images have no group" in caplog.text
 
 
-def test_a_subcategory_name_in_two_categories_is_two_clusters():
+def test_a_subcategory_name_in_two_categories_is_two_clusters_and_is_said_once(caplog):
     frame = images(["other", "other", "other", "bear"], ["animal", "food", "food", "animal"])
     assert len(set(find_clusters(frame).codes(frame))) == 3
+    find_clusters(frame)
+    said = "1 of 2 subcategories stand in more than one category (other): taken as another one in each"
+    assert caplog.text.count(said) == 1
+    caplog.clear()
+    find_clusters(images(["other", "other", "bear", "bear"], ["animal", "animal", "food", "food"]))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -738,6 +747,10 @@ def test_halves_that_do_not_match_the_images_give_no_ceiling():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"memorability": rng.normal(size=20), "half1_split01": 0.5, "half2_split01": 0.4})
     assert resampled_ceiling(frame, "memorability", Resampler(20, 10)) is None
+    assert "the scores are not the means of their split halves (half1_split01, ...)" in why_no_ceiling(frame)
+    assert why_no_ceiling(frame[["memorability"]]).startswith(
+        "no hits, false alarms and responses were found"
+    )
     with pytest.raises(ValueError, match=r"got \(20, 1\) and \(19, 1\)"):
         ceiling_from_halves(np.zeros((20, 1)), np.zeros((19, 1)))
 

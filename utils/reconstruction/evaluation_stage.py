@@ -27,6 +27,7 @@ from utils.statistics.correlation_tables import (
     paired_difference,
 )
 from utils.statistics.mixed_model import WITHIN, mixed_model_rows
+from utils.statistics.noise_ceiling import reliability_columns
 
 
 def read_losses(run: Run, args: Namespace) -> LossTable:
@@ -157,11 +158,19 @@ def draw_losses(run: Run, losses: LossTable, correlations: pd.DataFrame, args: N
     figure = draw_reliability(losses.frame, correlations, args.splits, args.seed)
     if figure is None:
         log.warning(
-            "The noise ceiling is empty and reliability.png is not drawn: no hits, false alarms and responses were found "
-            "that explain the scores."
+            "The noise ceiling is empty and reliability.png is not drawn: %s.", why_no_ceiling(losses.frame)
         )
     else:
         run.save_figure(figure, "reliability")
+
+
+def why_no_ceiling(frame: pd.DataFrame) -> str:
+    """Say why there is no noise ceiling."""
+    known = [name for name in reliability_columns(frame) if frame[name].notna().any()]
+    halves = [name for name in known if name.startswith("half")]
+    if halves:
+        return f"the scores are not the means of their split halves ({halves[0]}, ...), which must be of the same images"
+    return "no hits, false alarms and responses were found that explain the scores"
 
 
 def summarise(correlations: pd.DataFrame, slopes: pd.DataFrame, comparisons: pd.DataFrame) -> None:

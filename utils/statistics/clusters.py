@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -83,17 +84,41 @@ def find_clusters(frame: pd.DataFrame, choice: str | None = None) -> Clustering:
     labels = _cluster_labels(frame, column)
     why = _why_not(labels, column)
     if not why and labels is not None:
+        _say_odd(frame, column)
         return Clustering(column, labels)
     if choice is not None:
         raise UserError(f"--cluster {choice}: {why}. {HOW_TO_IGNORE}")
     if labels is not None and labels.nunique() == 1 and len(labels) > 1:
-        log.warning(
-            "All %d images are of one subcategory (%s): intervals and p-values take them as independent and say "
-            "nothing about other subcategories.",
-            len(labels),
-            frame[column].iloc[0],
+        say_once(
+            f"All {len(labels)} images are of one subcategory ({frame[column].iloc[0]}): intervals and p-values take them "
+            "as independent and say nothing about other subcategories."
         )
     return Clustering(IMAGE)
+
+
+@cache  # several tables of a run rest on the same images
+def say_once(text: str) -> None:
+    """Warn, the first time."""
+    log.warning("%s", text)
+
+
+def _say_odd(frame: pd.DataFrame, column: str) -> None:
+    """Say how labels are taken that are no clean nesting: missing ones, and names that stand in several categories."""
+    names = frame[column].astype(str).where(frame[column].notna() & (frame[column].astype(str) != ""))
+    missing = int(names.isna().sum())
+    if missing:
+        say_once(
+            f"{missing} of {len(names)} images have no {column}: each is taken as one by itself, like no other."
+        )
+    if column == SUBCATEGORY and "category" in frame.columns:
+        homes = frame["category"].astype(str).groupby(names).nunique()
+        several = list(homes.index[homes > 1])
+        if several:
+            shown = ", ".join(several[:3]) + (", ..." if len(several) > 3 else "")
+            say_once(
+                f"{len(several)} of {len(homes)} subcategories stand in more than one category ({shown}): taken as another "
+                "one in each. If the same is meant, correct the table, or give --group-column and --cluster group."
+            )
 
 
 def say_few(clustering: Clustering, frame: pd.DataFrame) -> None:
