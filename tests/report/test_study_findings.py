@@ -137,9 +137,12 @@ def test_the_report_counts_tests_families_and_findings(results):  # noqa: F811
         f"Findings over the whole study {len(people)} tests about memorability, the primary hypothesis apart, in "
         f"{families} families (one per claim): {people['finding'].sum()} of them are findings."
     ) in text
-    assert f"lpips-sq losses {MODEL}" in text
-    assert "yes, primary loss_correlations.csv" in text
-    assert "hue features (x) with memorability – -0.55 [-0.70, -0.40] 0.500 < 0.001 < 0.001 yes" in text
+    assert "lpips-sq losses yes, primary – 0.84 " in text
+    assert f"< 0.001 < 0.001 {MODEL} loss_correlations.csv" in text
+    assert (
+        "hue features (x) with memorability yes < 0.001 -0.55 [-0.70, -0.40] 0.500 < 0.001 – feature_corr"
+        in text
+    )
     assert "4 tests of pictures, codes, maps and predicted scores with each other" in text
 
 

@@ -31,6 +31,8 @@ def test_by_hand():
     assert study_q([0.01, 0.04, 0.5], ["a", "a", "b"]) == pytest.approx([0.02, 0.08, 0.5])
     # b chosen at 0.05 lets a's second test in at 0.05 already.
     assert study_q([0.01, 0.04, 0.05], ["a", "a", "b"]) == pytest.approx([0.02, 0.05, 0.05])
+    # Two of three families are chosen from 0.06 on, not from 0.04, where the second has its p.
+    assert study_q([0.001, 0.03, 0.04, 0.9], ["a", "a", "b", "c"]) == pytest.approx([0.003, 0.06, 0.06, 0.9])
     # The order of rows says nothing.
     assert study_q([0.05, 0.04, 0.01], ["b", "a", "a"]) == pytest.approx([0.05, 0.05, 0.02])
 

@@ -7,22 +7,11 @@ from utils.report.study_findings import MEMORABILITY, PICTURES, PRIMARY, Study
 
 SHOWN = 12
 HOW = (
-    "q counts the tests of one family. The q over the study counts families, too: these are chosen first, then the tests in "
+    "q counts the tests of one family. The q of the study counts families, too: these are chosen first, then the tests in "
     "them, so that of studies in which nothing has to do with memorability about 5 % at most show any finding here. The "
     "primary hypothesis is one test, named beforehand; it has its own 5 % and is judged by its own p and interval."
 )
-_HEADER = [
-    "what",
-    "claim",
-    "model",
-    "estimate",
-    "95 % interval",
-    "p",
-    "q",
-    "q over the study",
-    "finding",
-    "from",
-]
+_HEADER = ["what", "claim", "finding", "q, study", "estimate", "95 % interval", "p", "q", "model", "from"]
 
 
 def study_blocks(study: Study) -> list[Block]:
@@ -59,23 +48,29 @@ def _counts(rows: pd.DataFrame, kind: str) -> str:
 
 def _table(title: str, rows: pd.DataFrame, fold: bool = False) -> Block:
     """The rows of `study_findings.csv` that are shown."""
-    cells = [
-        table_row(
-            [
-                row["what"] if row["target"] == "memorability" else f"{row['what']} with {row['target']}",
-                row["family"],
-                row["model"] or "–",
-                show(row["estimate"]),
-                show_range(row["ci_low"], row["ci_high"]),
-                show_p(row["p"]),
-                show_p(row["q"]),
-                "–" if row["role"] == PRIMARY else show_p(row["q_study"]),
-                f"{'yes' if row['finding'] else 'no'}{', primary' if row['role'] == PRIMARY else ''}",
-                row["table"],
-            ],
-            texts=3,
-            strong=row["role"] == PRIMARY,
+    cells = []
+    for _, row in rows.iterrows():
+        primary = row["role"] == PRIMARY
+        cells.append(
+            table_row(
+                [
+                    row["what"] if row["target"] == "memorability" else f"{row['what']} with {row['target']}",
+                    row["family"],
+                    f"{'yes' if row['finding'] else 'no'}{', primary' if primary else ''}",
+                    "–" if primary else show_p(row["q_study"]),
+                    show(row["estimate"]),
+                    show_range(row["ci_low"], row["ci_high"]),
+                    show_p(row["p"]),
+                    show_p(row["q"]),
+                    row["model"] or "–",
+                    row["table"],
+                ],
+                texts=3,
+                strong=primary,
+            )
         )
-        for _, row in rows.iterrows()
-    ]
-    return table_block(title, ["study_findings.csv"], _HEADER, cells, texts=3, fold=fold)
+        for cell in cells[-1]["cells"][-2:]:
+            cell["style"] = "text"
+    block = table_block(title, ["study_findings.csv"], _HEADER, cells, texts=3, fold=fold)
+    block["text_columns"] += _HEADER[-2:]
+    return block
