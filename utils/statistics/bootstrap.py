@@ -15,6 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 BLOCK_VALUES = 200_000  # values per working array: 1.6 MB, so that a block stays in the processor's cache
+MANY_ROWS = (
+    200_000  # rows from which draws are ranked by cells; below, a resample's working arrays stay in the cache
+)
+MANY_CELLS = 16_384  # cells of rank: what is looked up per cell stays in the cache
 MIN_DEFINED = 0.95  # share of resamples in which a statistic must exist for its interval to mean anything
 
 
@@ -51,6 +55,26 @@ class Ranking:
         """Return (b, n, ...) values of the rows summed over each run of tied values: (b, t, ...), in sorted order."""
         values = np.take(values, self.order, axis=1)
         return values if self.starts is None else np.add.reduceat(values, self.starts, axis=1)
+
+    @property
+    def has_few_runs(self) -> bool:
+        """Whether what is looked up per run stays in the processor's cache."""
+        return self.starts is not None and len(self.starts) <= 4 * MANY_CELLS
+
+    def in_cells(self, cells: int = MANY_CELLS) -> Ranking:
+        """Return the ranking with neighbouring values taken for ties, about so many of them over all strata.
+
+        What a rank lacks is less than one cell and 0 on average inside each. Measured at a million rows: rho of a draw moves
+        by 2e-7, with five strata by 2e-6 at most, where its standard error is 6e-4.
+        """
+        rows = len(self.row_to_run)
+        begins = np.arange(rows) if self.starts is None else self.starts
+        lengths = np.diff(begins, append=rows)
+        of_run = rank_cells(begins, lengths, rows, cells)
+        new = np.diff(of_run, prepend=-1) != 0
+        new[self.stratum_first] = True  # strata never share a cell
+        of_run = np.cumsum(new) - 1
+        return Ranking(self.order, begins[new], of_run[self.row_to_run], of_run[self.stratum_first])
 
     def run_ranks(self, run_counts: np.ndarray) -> np.ndarray:
         """Return the centred mid-rank that the rows of each run share, as `centred_ranks` does for every row.
@@ -90,7 +114,7 @@ def make_ranking(values: np.ndarray, strata: np.ndarray | None = None) -> Rankin
     """
     values = np.asarray(values)
     codes = np.zeros(len(values), dtype=np.int64) if strata is None else np.asarray(strata)
-    order = np.lexsort((values, codes))
+    order = np.argsort(values, kind="stable") if strata is None else np.lexsort((values, codes))
     new_stratum = np.diff(codes[order], prepend=-1) != 0
     new_run = new_stratum.copy()
     new_run[1:] |= values[order][1:] != values[order][:-1]
@@ -160,6 +184,8 @@ def rank_correlations(x: list[Ranking], y: list[Ranking], counts: np.ndarray) ->
     Returns:
         (b, t, k) float64 in [-1, 1]; NaN where a column is constant within the resample.
     """
+    if counts.shape[1] >= MANY_ROWS and all(ranking.has_few_runs for ranking in (*x, *y)):
+        return np.stack([_few_runs_correlations(x, y, drawn) for drawn in counts])
     # Counts and weighted x ranks lie side by side, so that one look into memory brings both of a row: what a resample
     # of a million rows costs is the looks.
     carried = np.empty((*counts.shape, 1 + len(x)))
@@ -181,6 +207,23 @@ def rank_correlations(x: list[Ranking], y: list[Ranking], counts: np.ndarray) ->
         spread[:, :, position] = np.sqrt(x_spread * y_spread[:, None])
     rho = np.full_like(products, np.nan)
     np.divide(products, spread, out=rho, where=spread > 0)
+    return np.clip(rho, -1.0, 1.0)
+
+
+def _few_runs_correlations(x: list[Ranking], y: list[Ranking], drawn: np.ndarray) -> np.ndarray:
+    """Return (t, k) rho of one resample of many rows: sums over runs without putting the rows in order."""
+
+    def ranked(ranking: Ranking) -> tuple[np.ndarray, float]:
+        runs = np.bincount(ranking.row_to_run, drawn)
+        ranks = ranking.run_ranks(runs[None])[0]
+        return ranks, float(runs @ ranks**2)
+
+    sides = [[(ranking.row_to_run, *ranked(ranking)) for ranking in side] for side in (x, y)]
+    weighted = [ranks[rows] * drawn for rows, ranks, _ in sides[0]]
+    products = [[one @ ranks[rows] for rows, ranks, _ in sides[1]] for one in weighted]
+    squares = [np.array([square for *_, square in side]) for side in sides]
+    spread = np.sqrt(squares[0][:, None] * squares[1])
+    rho = np.divide(products, spread, out=np.full(spread.shape, np.nan), where=spread > 0)
     return np.clip(rho, -1.0, 1.0)
 
 

@@ -22,6 +22,7 @@ from scipy import special, stats
 
 from utils.statistics.bootstrap import (
     BLOCK_VALUES,
+    MANY_ROWS,
     make_ranking,
     percentile_interval,
     rank_correlations,
@@ -277,11 +278,12 @@ def correlate_resampled(
     """
     if resampler.scheme == JACKKNIFE:
         return correlate_without(x, y, resampler.blocks(), resampler.deletions, strata)
-    x_rankings = [make_ranking(column, strata) for column in x.T]
-    y_rankings = [make_ranking(column, strata) for column in y.T]
-    return resampler.evaluate(
-        lambda counts: rank_correlations(x_rankings, y_rankings, counts), columns=x.shape[1]
-    )
+    sides = [[make_ranking(column, strata) for column in matrix.T] for matrix in (x, y)]
+    rho = rank_correlations(sides[0], sides[1], np.ones((1, resampler.n)))[0]
+    if resampler.n >= MANY_ROWS:
+        sides = [[ranking.in_cells() for ranking in side] for side in sides]
+    drawn = [rank_correlations(sides[0], sides[1], counts) for counts in resampler.counts(x.shape[1])]
+    return rho, np.concatenate([np.empty((0, *rho.shape)), *drawn])
 
 
 def correlate_pairs_resampled(
@@ -304,13 +306,14 @@ def correlate_pairs_resampled(
     rows = np.ones(resampler.n, dtype=bool) if rows is None else rows
     if resampler.scheme == JACKKNIFE:
         left_out = LeftOut(resampler.blocks()[rows], resampler.deletions, strata)
-        found = [left_out.correlate([left_out.rank(x), left_out.rank(y)], [(0, 1)]) for x, y in pairs]
-        rho, samples = zip(*found, strict=True)
-        return np.concatenate(rho), np.concatenate(samples, axis=1)
-    rankings = [([make_ranking(x, strata)], [make_ranking(y, strata)]) for x, y in pairs]
+        both = [left_out.correlate([left_out.rank(x), left_out.rank(y)], [(0, 1)]) for x, y in pairs]
+        return np.concatenate([rho for rho, _ in both]), np.concatenate([drawn for _, drawn in both], axis=1)
+    found = [[make_ranking(column, strata) for column in pair] for pair in pairs]
 
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        drawn = counts[:, rows]
-        return np.stack([rank_correlations(x, y, drawn)[:, 0, 0] for x, y in rankings], axis=1)
+    def rhos(counts: np.ndarray) -> np.ndarray:
+        return np.stack([rank_correlations([x], [y], counts[:, rows])[:, 0, 0] for x, y in found], axis=1)
 
-    return resampler.evaluate(statistic, columns=2)
+    rho = rhos(np.ones((1, resampler.n)))
+    if len(rows) >= MANY_ROWS:
+        found = [[ranking.in_cells() for ranking in pair] for pair in found]
+    return rho[0], np.concatenate([np.empty((0, len(found))), *map(rhos, resampler.counts(2))])
