@@ -70,10 +70,7 @@ def main(args: argparse.Namespace) -> None:
         dataset = load_dataset(args)
         dataset.note_on(run)
         stage.note_random_trunks(args, run)
-        skipped = list(dataset.skipped)
-        for path in models:
-            with run.one_model():
-                skipped += stage.losses_of_model(args, run, dataset, path)
+        skipped = list(dataset.skipped) + stage.losses_of_models(args, run, dataset, models)
         code_width = load_autoencoder(models[0])[0].widths[-1]
         skipped += write_rivals(run, dataset, partial(fit_rival, channels=code_width), code_width)
         if is_main_rank():

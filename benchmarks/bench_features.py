@@ -82,7 +82,7 @@ def alternate(jobs: dict, rounds: int, clock=time.perf_counter) -> dict[str, flo
 def time_one_core(paths: list[str], rounds: int) -> dict[str, float]:
     """Milliseconds of processor time per image in this process, one thread."""
     from utils.core.feature_names import GROUPS
-    from utils.core.shards import prepare_worker
+    from utils.core.reading import prepare_worker
     from utils.data.pixels import read_pixels
     from utils.features.image import file_features, image_features
 
@@ -106,7 +106,7 @@ def _features_of(function, pixels, groups) -> None:
 
 def time_processes(paths: list[str], processes: list[int], rounds: int) -> dict[str, dict[str, float]]:
     """Images per second over pools that are already running, and the efficiency against one process."""
-    from utils.core.shards import prepare_worker
+    from utils.core.reading import prepare_worker
     from utils.features.image import file_features
 
     context = multiprocessing.get_context("spawn")

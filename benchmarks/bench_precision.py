@@ -2,9 +2,9 @@
 
 Real photographs go through the same network in float32 and in bf16 (as --precision bf16 computes), on one machine. The
 first network is the trained one that ships with this project, at the 96 px it was trained at and at 192 px, which
-ms-ssim needs; with --full-width FILE a checkpoint of full width beside it (`random` stands for an untrained one).
-Weights of LPIPS and style are the published ones where they are cached, else random ones, which the column `trunks`
-says. Writes benchmarks/results/precision.csv, on which `utils/core/precision.py` rests, and its table into
+ms-ssim needs; with --full-width FILE a checkpoint of full width beside it, at 96 and 224 px (`random` stands for an
+untrained one). Weights of LPIPS and style are the published ones where they are cached, else random ones, which the
+column `trunks` and the document's table say. Writes benchmarks/results/precision.csv, on which `utils/core/precision.py` rests, and its table into
 docs/method.md (with --table-only from the CSV as it is).
 """
 
@@ -26,9 +26,9 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--pictures", type=Path, help="folder of photographs")
-    parser.add_argument("--images", type=int, default=200, help="evenly spaced over the sorted folder")
+    parser.add_argument("--images", type=int, default=200, help="at 96 px; evenly spaced over the folder")
+    parser.add_argument("--large-images", type=int, default=64, help="at 192 and 224 px")
     parser.add_argument("--full-width", metavar="FILE", help="checkpoint of full width, or random")
-    parser.add_argument("--full-width-images", type=int, default=64)
     parser.add_argument("--table-only", action="store_true", help="write the document's table again")
     return parser
 
@@ -187,9 +187,10 @@ def rows(args: argparse.Namespace) -> Iterator[dict]:
         return np.stack([load_pixels(path, size) for path in chosen])
 
     model, _ = load_autoencoder(builtin_autoencoder())
+    small = [name for name in LOSSES if name != "ms-ssim"]
     networks = [
-        (BUILTIN, model, 96, args.images, [name for name in LOSSES if name != "ms-ssim"]),
-        (BUILTIN, model, 192, args.images, list(LOSSES)),
+        (BUILTIN, model, 96, args.images, small),
+        (BUILTIN, model, 192, args.large_images, list(LOSSES)),
     ]
     if args.full_width:
         full = (
@@ -198,7 +199,10 @@ def rows(args: argparse.Namespace) -> Iterator[dict]:
             else load_autoencoder(Path(args.full_width))[0]
         )
         name = "vgg16, untrained" if args.full_width == "random" else Path(args.full_width).stem
-        networks.append((name, full, 224, args.full_width_images, list(LOSSES)))
+        networks += [
+            (name, full, 96, args.images, small),
+            (name, full, 224, args.large_images, list(LOSSES)),
+        ]
     for name, network, size, count, losses in networks:
         pixels = read(count, size)
         about = {"network": name, "image_size": size, "images": len(pixels)}
@@ -206,7 +210,7 @@ def rows(args: argparse.Namespace) -> Iterator[dict]:
             yield {**about, **row, "trunks": weights if uses_pretrained([row["output"]]) else ""}
         for row in code_rows(network, pixels):
             yield {**about, **row}
-        if size == 96:
+        if size == 96 and name == BUILTIN:  # the head that ships belongs to this network
             for row in score_rows(pixels):
                 yield {**about, **row}
             for row in attribution_rows(pixels[:: len(pixels) // 24 + 1]):
@@ -231,7 +235,8 @@ def write_document(table) -> None:
             "" if value != value else form.format(value) for value, form in zip(numbers, forms, strict=True)
         ]
         network = f"{row.network}, {row.image_size} px, {row.images} pictures"
-        lines.append(f"| {row.output} | {network} | {row.in_bf16} | {' | '.join(cells)} |")
+        output = f"{row.output} (random trunk)" if row.trunks == "random" else row.output
+        lines.append(f"| {output} | {network} | {row.in_bf16} | {' | '.join(cells)} |")
     text = DOCUMENT.read_text(encoding="utf-8")
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]

@@ -23,7 +23,7 @@ from utils.core.tables import read_table
 from utils.data.images import load_pixels
 from utils.reconstruction import testing_stage
 from utils.reconstruction.examples import draw_examples, pick_examples
-from utils.reconstruction.losses import ReconstructionLosses
+from utils.reconstruction.losses import ReconstructionLosses, _Trunk
 
 SIZE = 32
 QUICK = ["mse", "mae", "ssim", "lpips-sq"]
@@ -165,6 +165,37 @@ def test_several_models_and_a_choice_of_them(mini_memcat, output):
     assert not (output / "test_loss_small.csv").exists()
     run(mini_memcat, output, losses=["mse"])
     assert not np.allclose(table(output)["mse"], table(output, "other")["mse"])
+
+
+def test_models_tested_together_leave_the_bytes_of_each_alone_and_share_the_originals(
+    mini_memcat, output, tmp_path_factory, monkeypatch
+):
+    names = ["small.pth", "other.pth", "third.pth"]
+    for seed, name in enumerate(names[1:], 1):
+        save_autoencoder(output / name, build_autoencoder("vgg11", seed=seed), image_size=SIZE, caveats=[])
+    alone = tmp_path_factory.mktemp("alone")
+    seen: dict[str, int] = {}
+    through = _Trunk.__call__
+
+    def count(self, images):
+        seen[self.name] = seen.get(self.name, 0) + len(images)
+        return through(self, images)
+
+    monkeypatch.setattr(_Trunk, "__call__", count)
+    monkeypatch.setattr(testing_stage, "MODELS_AT_ONCE", 2)
+    losses = ["mse", "lpips-vgg", "lpips-sq", "style"]
+    for name in names:
+        shutil.copy(output / name, alone / name)
+        run(mini_memcat, alone, "--model-names", name, "--limit", 5, "--batch-size", 2, losses=losses)
+    assert seen == dict.fromkeys(["vgg16", "squeezenet1_1", "vgg19"], 3 * 2 * 5)
+    seen.clear()
+    together = ("--model-names", *names, "--limit", 5, "--batch-size", 2)
+    run(mini_memcat, output, *together, losses=losses)
+    # two models at once, then the third: the originals twice, not three times
+    assert seen == {"vgg16": (2 + 3) * 5, "squeezenet1_1": 3 * 2 * 5, "vgg19": (2 + 3) * 5}
+    for name in ("small", "other", "third"):
+        for file in (f"test_loss_{name}.csv", f"pairs_{name}.zip", f"reconstructions_{name}.png"):
+            assert (output / file).read_bytes() == (alone / file).read_bytes()
 
 
 def test_a_models_caveat_does_not_mark_the_next_one(mini_memcat, output):

@@ -11,7 +11,7 @@ import pytest
 from conftest import PROJECT_ROOT, edit_in_place
 
 from utils.core.errors import ImageError, UserError
-from utils.core.shards import Batch, run_sharded
+from utils.core.shards import Batch, Job, run_sharded, run_together
 
 BAD = {"i03", "i10"}
 
@@ -180,6 +180,37 @@ def test_each_file_is_read_once(images, tmp_path, monkeypatch):
     monkeypatch.setattr("utils.core.digests._COARSEST_CLOCK_NS", -(10**15))  # as if the files were old
     monkeypatch.setattr("utils.core.digests.file_sha256", lambda path: pytest.fail(f"{path} was read again"))
     assert run(images, Work(), tmp_path).up_to_date
+
+
+def test_jobs_done_together_give_what_each_gives_alone_and_read_once(images, tmp_path):
+    """Also where one of them was stopped before and needs fewer shards than the other."""
+    settings = {"one": {"a": 1}, "two": {"a": 2}}
+
+    def together(names, output, works):
+        jobs = [Job(name, work, settings[name]) for name, work in zip(names, works, strict=True)]
+        how = {"load": read_and_note, "batch_size": 2, "shard_size": 5, "workers": 0}
+        return run_together(jobs, images, output_path=output, **how)
+
+    reads = []
+
+    def read_and_note(path):
+        reads.append(Path(path.path).name)
+        return read_number(path)
+
+    alone = [together([name], tmp_path / "alone", [Work()])[0] for name in settings]
+    with pytest.raises(KeyboardInterrupt):
+        together(["two"], tmp_path / "out", [Work(die_at=5)])
+    reads.clear()
+    works = [Work(), Work()]
+    both = together(list(settings), tmp_path / "out", works)
+    assert sorted(set(reads)) == sorted(images["image_id"])
+    assert len(reads) == len(images) + 1  # the unreadable one of the finished shard is tried again
+    assert len(works[1].batches) < len(works[0].batches)
+    for one, other in zip(alone, both, strict=True):
+        assert one.skipped == other.skipped
+        pd.testing.assert_frame_equal(one.frame(), other.frame(), check_exact=True)
+        arrays = [np.concatenate(list(result.arrays("vector"))).tobytes() for result in (one, other)]
+        assert arrays[0] == arrays[1]
 
 
 def test_bytes_in_rows_come_back(images, tmp_path):

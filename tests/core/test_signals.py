@@ -109,9 +109,9 @@ def test_the_pipeline_ended_alone_takes_its_stage_with_it(parent, tmp_path, numb
 def test_a_worker_ends_with_its_parent(tmp_path):
     code = (
         f"import os, sys, time; sys.path.insert(0, {str(PROJECT_ROOT)!r})\n"
-        "from utils.core.shards import _make_pool\n"
+        "from utils.core.reading import make_pool\n"
         "if __name__ == '__main__':\n"
-        "    pool = _make_pool('process', 1)\n"
+        "    pool = make_pool('process', 1)\n"
         "    print(pool.submit(os.getpid).result(), flush=True)\n"
         "    time.sleep(60)\n"
     )

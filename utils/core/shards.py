@@ -10,13 +10,9 @@ of N takes the shards r, r + N, r + 2N, ...: whole shards rather than single ima
 works on the same batches and gives the same bytes; rank 0 merges.
 """
 
-import itertools
 import json
-import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.core.digests import FileContent, FileDigests, Seen, combined_digest, file_digests, read_file
+from utils.core.digests import FileDigests, Seen, combined_digest, file_digests
 from utils.core.errors import ImageError, UserError
 from utils.core.files import write_json
 from utils.core.log import log
 from utils.core.names import SHARDS_FOLDER
 from utils.core.processes import barrier, is_main_rank, rank, world_size
+from utils.core.reading import make_pool, read_and_load, values_ahead
 from utils.core.shard_files import DamagedShardError, Merged, Shard, read_header, shard_path
 from utils.core.sharded_result import MANIFEST, ShardedResult, find_array, merged_of, read_manifest
-from utils.core.signals import follow_parent_as_worker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +98,7 @@ def _why_unfinished(
 def _readable_again(load: Load, skipped: Sequence[str], paths: dict[str, Any]) -> str | None:
     """Return the first of the images left out that can be read now."""
     for image_id in skipped:
-        value, _ = _read_and_load(load, str(paths[image_id]))
+        value, _ = read_and_load(load, str(paths[image_id]))
         if not isinstance(value, ImageError):
             return image_id
     return None
@@ -154,112 +150,6 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ", ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in names) or "other images"
 
 
-def prepare_worker() -> None:
-    """Set up a worker process: one thread, since the processes are the parallelism, and memory that is kept.
-
-    Without the second, every large temporary array is paged in anew; the pages of all processes are handed out
-    one after another, so that a second process gains little.
-    """
-    import cv2
-
-    from utils.core.device import keep_freed_memory
-
-    cv2.setNumThreads(1)
-    keep_freed_memory()
-    follow_parent_as_worker()
-
-
-def _make_pool(executor: str, workers: int) -> Executor | None:
-    if workers == 0:
-        return None
-    if executor == "thread":
-        return ThreadPoolExecutor(workers)
-    import multiprocessing
-
-    # Not fork: the parent may hold torch's threads, which do not survive a fork.
-    return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker
-    )
-
-
-def _read_and_load(load: Callable[[Any], Any], path: str) -> tuple[Any, Seen]:
-    """Read a file once, for its digest and for ``load``; return what came of it, an error of the image included."""
-    file: FileContent | str
-    try:
-        file = read_file(path)
-        seen = file.seen
-    except OSError:
-        folder = os.path.dirname(path) or os.curdir
-        if not os.path.isdir(
-            folder
-        ):  # it was there when the images were listed: none of its pictures is to blame
-            raise UserError(
-                f"{folder} is gone since this run started (deleted, or its drive was taken off?). Put it back and run the "
-                "same command again; what was finished is kept."
-            ) from None
-        file, seen = path, Seen.of_unreadable()  # what is wrong with it, the loader says
-    try:
-        return load(file), seen
-    except ImageError as error:
-        return error, seen
-
-
-def _read_ahead(
-    load: Callable[[Any], Any],
-    paths: Sequence[str],
-    pool: Executor | None,
-    ahead: int,
-    digests: FileDigests | None,
-) -> Iterator[Any]:
-    """Yield ``load(path)`` in order, working up to ``ahead`` paths in advance; errors are yielded, not raised."""
-
-    def submit(path: str) -> tuple[str, Future]:
-        if pool is not None:
-            return path, pool.submit(_read_and_load, load, path)
-        done: Future = Future()
-        done.set_result(_read_and_load(load, path))
-        return path, done
-
-    remaining = iter(paths)
-    waiting = deque(submit(path) for path in itertools.islice(remaining, ahead if pool else 1))
-    try:
-        while waiting:
-            path, future = waiting.popleft()
-            value, seen = future.result()
-            if digests is not None:
-                digests.note(path, seen)
-            yield value
-            waiting.extend(submit(path) for path in itertools.islice(remaining, 1))
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-def read_ahead(
-    load: Callable[[Any], Any],
-    paths: Sequence[str],
-    workers: int,
-    ahead: int,
-    digests: FileDigests | None = None,
-) -> Iterator[Any]:
-    """Yield ``load(path)`` for every path, in order, while threads work on the next ones.
-
-    Args:
-        load: Takes what stands for one path (:class:`utils.core.digests.FileContent`, or the path of a file that cannot
-            be read); may raise :class:`ImageError`, which is yielded in the value's place.
-        paths: What to read.
-        workers: Threads; 0 loads when asked.
-        ahead: How many paths are worked on in advance.
-        digests: Notes what each file held.
-    """
-    pool = _make_pool("thread", min(workers, len(paths)))
-    try:
-        yield from _read_ahead(load, paths, pool, ahead, digests)
-    finally:
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _rows_as_loaded(ids: list[str], values: list[Any]) -> Batch:
     """The work of jobs whose loader already does everything (worker processes): values are rows or Batches of one."""
     if values and isinstance(values[0], Batch):
@@ -271,44 +161,47 @@ def _rows_as_loaded(ids: list[str], values: list[Any]) -> Batch:
     return Batch(values)
 
 
+def _take_in(shard: Shard, batch: Batch, ids: list[str]) -> None:
+    """Add to a shard what one batch yielded."""
+    if len(batch.rows) != len(ids):
+        raise RuntimeError(f"{len(batch.rows)} rows came back for {len(ids)} images")
+    shard.rows += [{"image_id": image_id, **row} for image_id, row in zip(ids, batch.rows, strict=True)]
+    for name, array in batch.arrays.items():
+        shard.arrays.setdefault(name, []).append(np.asarray(array))
+
+
 def _run_shard(
     images: "pd.DataFrame",
     values: Iterator[Any],
-    work: Work,
-    batch_size: int,
-    on_error: str,
+    works: Sequence[Work],
+    reading: "_Reading",
     digests: FileDigests,
     bar: Any,
-) -> Shard:
-    """Work through one shard's images."""
-    shard = Shard()
+) -> list[Shard]:
+    """Work through one shard's images, each batch by each of the works in turn; return a shard of each."""
+    shards = [Shard() for _ in works]
     ids = images["image_id"].tolist()
     paths = dict(zip(ids, images["path"], strict=True))
-    for start in range(0, len(ids), batch_size):
+    for start in range(0, len(ids), reading.batch_size):
         good_ids, good_values = [], []
-        for image_id in ids[start : start + batch_size]:
-            value = next(values)
-            shard.read[image_id] = digests.last_seen(paths[image_id])
+        for image_id in ids[start : start + reading.batch_size]:
+            value, seen = next(values), digests.last_seen(paths[image_id])
+            for shard in shards:
+                shard.read[image_id] = seen
             if not isinstance(value, ImageError):
                 good_ids.append(image_id)
                 good_values.append(value)
                 continue
-            if on_error == "fail":
+            if reading.on_error == "fail":
                 raise UserError(
                     f"{value}. Mend or remove the file, or leave such images out with --on-error skip."
                 )
-            shard.skipped.append((image_id, value.reason))
-        if good_ids:
-            batch = work(good_ids, good_values)
-            if len(batch.rows) != len(good_ids):
-                raise RuntimeError(f"{len(batch.rows)} rows came back for {len(good_ids)} images")
-            shard.rows += [
-                {"image_id": image_id, **row} for image_id, row in zip(good_ids, batch.rows, strict=True)
-            ]
-            for name, array in batch.arrays.items():
-                shard.arrays.setdefault(name, []).append(np.asarray(array))
-        bar.update(min(batch_size, len(ids) - start))
-    return shard
+            for shard in shards:
+                shard.skipped.append((image_id, value.reason))
+        for shard, work in zip(shards, works, strict=True) if good_ids else ():
+            _take_in(shard, work(good_ids, good_values), good_ids)
+        bar.update(min(reading.batch_size, len(ids) - start))
+    return shards
 
 
 @dataclass(frozen=True)
@@ -316,9 +209,35 @@ class _Reading:
     """How images are read: by what, how many at a time, by how many workers of which kind."""
 
     load: Callable[[Any], Any]
-    batch_size: int
-    workers: int
-    executor: str
+    batch_size: int = 8
+    workers: int = 2
+    executor: str = "thread"
+    on_error: str = "skip"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One of several jobs over the same images.
+
+    Attributes:
+        name: Its name, e.g. ``test_loss_mem_vgg_autoencoder``; its shards stand in ``shards/<name>``.
+        work: Takes the ids and loaded values of a batch, returns their :class:`Batch`.
+        settings: Everything besides the images that can change a number.
+    """
+
+    name: str
+    work: Work
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A job, the folder of its shards, its manifest, and whether all of it was done already."""
+
+    job: Job
+    folder: Path
+    manifest: dict[str, Any]
+    done: bool
 
 
 def _job_digest(folder: Path, manifest: dict[str, Any]) -> str:
@@ -367,47 +286,47 @@ def _say_what_is_done_again(folder: Path, reasons: dict[int, str | None]) -> Non
 
 
 def _finish_shards(
-    folder: Path,
-    manifest: dict[str, Any],
-    images: "pd.DataFrame",
-    size: int,
-    work: Work,
-    reading: _Reading,
-    on_error: str,
-    description: str,
+    jobs: Sequence[_Prepared], images: "pd.DataFrame", size: int, reading: _Reading, description: str
 ) -> None:
-    """Work through this rank's unfinished shards, reading ahead of the work."""
+    """Work through this rank's unfinished shards of all jobs, number by number, reading ahead of the work."""
     from tqdm import tqdm
 
-    digests = file_digests(folder.parent.parent)
+    digests = file_digests(jobs[0].folder.parent.parent)
     own = {
         number: images.iloc[number * size : (number + 1) * size]
         for number in range(rank(), -(-len(images) // size), world_size())
     }
-    reasons = _why_each_unfinished(folder, manifest, own, digests, reading.load)
-    pending = {number: part for number, part in own.items() if reasons[number]}
-    paths = [str(path) for part in pending.values() for path in part["path"]]
-    total = sum(map(len, own.values()))
-    if len(pending) < len(own):
-        log.info("%s: going on after %d of %d images.", folder.name, total - len(paths), total)
-    pool = _make_pool(reading.executor, min(reading.workers, len(paths)))
+    pending: dict[int, list[_Prepared]] = {}
+    for each in jobs:
+        reasons = _why_each_unfinished(each.folder, each.manifest, own, digests, reading.load)
+        left = [number for number in own if reasons[number]]
+        for number in left:
+            pending.setdefault(number, []).append(each)
+        total, going_on = sum(map(len, own.values())), sum(len(own[number]) for number in left)
+        if len(left) < len(own):
+            log.info("%s: going on after %d of %d images.", each.folder.name, total - going_on, total)
+    paths = [str(path) for number in sorted(pending) for path in own[number]["path"]]
+    pool = make_pool(reading.executor, min(reading.workers, len(paths)))
     bar = tqdm(
-        total=total,
-        initial=total - len(paths),
+        total=sum(map(len, own.values())),
+        initial=sum(map(len, own.values())) - len(paths),
         desc=description,
         unit="image",
         disable=not is_main_rank(),
     )
     try:
         ahead = 2 * reading.batch_size + 2 * reading.workers
-        values = _read_ahead(reading.load, paths, pool, ahead, digests)
+        values = values_ahead(reading.load, paths, pool, ahead, digests)
         with bar:
-            for number, part in pending.items():
-                shard = _run_shard(part, values, work, reading.batch_size, on_error, digests, bar)
-                shard.write(shard_path(folder, number), _job_digest(folder, manifest))
+            for number in sorted(pending):
+                todo = pending[number]
+                works = [each.job.work for each in todo]
+                shards = _run_shard(own[number], values, works, reading, digests, bar)
+                for each, shard in zip(todo, shards, strict=True):
+                    shard.write(shard_path(each.folder, number), _job_digest(each.folder, each.manifest))
     except BrokenProcessPool:
         raise UserError(
-            f"{folder.name}: a worker process was ended from outside, most often for lack of memory. What was "
+            f"{jobs[0].folder.name}: a worker process was ended from outside, most often for lack of memory. What was "
             "finished is kept; run the same command again with fewer --workers."
         ) from None
     finally:
@@ -458,27 +377,88 @@ def run_sharded(
     Raises:
         UserError: If no image could be used at all, or at the first unusable one with ``on_error="fail"``.
     """
+    (result,) = run_together(
+        [Job(name, work or _rows_as_loaded, settings)],
+        images,
+        output_path=output_path,
+        load=load,
+        batch_size=batch_size,
+        workers=workers,
+        executor=executor,
+        shard_size=shard_size,
+        on_error=on_error,
+        overwrite=overwrite,
+        description=description or name,
+    )
+    return result
+
+
+def run_together(
+    jobs: Sequence[Job],
+    images: "pd.DataFrame",
+    *,
+    output_path: Path,
+    load: Callable[[Any], Any],
+    shard_size: int | None = None,
+    overwrite: bool = False,
+    description: str = "",
+    **reading: Any,
+) -> list[ShardedResult]:
+    """Do several jobs over the same images as `run_sharded` does one, with the same bytes, reading each image once.
+
+    Each batch goes to the work of every job that has not finished its shard, one after the other, as the same list of
+    values: works can share what they make of it.
+
+    Args:
+        jobs: At least one, with different names.
+        images: As for `run_sharded`, like all that follows.
+        output_path: The output folder.
+        load: Makes one image's value.
+        shard_size: Images per shard.
+        overwrite: Do finished work again.
+        description: Shown beside the progress bar.
+        **reading: ``batch_size``, ``workers``, ``executor``, ``on_error``.
+
+    Returns:
+        A result for each job, in order.
+
+    Raises:
+        UserError: If no image could be used at all, or at the first unusable one with ``on_error="fail"``.
+    """
+    how = _Reading(load, **reading)
     images = images.sort_values("image_id", kind="stable").reset_index(drop=True)
     if images["image_id"].duplicated().any() or images.empty:
-        raise ValueError(f"{name}: {len(images)} images, ids must be unique and at least one")
-    size = max(shard_size or 8 * batch_size, batch_size)
-    size = -(-size // batch_size) * batch_size
-    settings = {**settings, "batch_size": batch_size, "shard_size": size}
-    folder = Path(output_path) / SHARDS_FOLDER / name
-    manifest, done = _prepare(folder, images, settings, -(-len(images) // size), overwrite, load)
-    if done:
-        log.info("%s: up to date (%d images); --overwrite does it again.", name, len(images))
-        return ShardedResult(folder, manifest, up_to_date=True)
-    reading = _Reading(load, batch_size, workers, executor)
-    _finish_shards(
-        folder, manifest, images, size, work or _rows_as_loaded, reading, on_error, description or name
+        raise ValueError(f"{jobs[0].name}: {len(images)} images, ids must be unique and at least one")
+    size = max(shard_size or 8 * how.batch_size, how.batch_size)
+    size = -(-size // how.batch_size) * how.batch_size
+    prepared = []
+    for job in jobs:
+        folder = Path(output_path) / SHARDS_FOLDER / job.name
+        settings = {**job.settings, "batch_size": how.batch_size, "shard_size": size}
+        manifest, done = _prepare(folder, images, settings, -(-len(images) // size), overwrite, load)
+        prepared.append(_Prepared(job, folder, manifest, done))
+        if done:
+            log.info("%s: up to date (%d images); --overwrite does it again.", job.name, len(images))
+    unfinished = [each for each in prepared if not each.done]
+    if unfinished:
+        _finish_shards(unfinished, images, size, how, description)
+        barrier()
+    results = [ShardedResult(each.folder, each.manifest, up_to_date=each.done) for each in prepared]
+    _check_something_was_read(unfinished, results, len(images))
+    return results
+
+
+def _check_something_was_read(
+    unfinished: Sequence[_Prepared], results: Sequence[ShardedResult], count: int
+) -> None:
+    """Let go of jobs not one of whose images could be read, and say why."""
+    empty = [result for result in results if not result.up_to_date and len(result.skipped) == count]
+    if not (is_main_rank() and empty):
+        return
+    for each in unfinished:
+        shutil.rmtree(each.folder, ignore_errors=True)
+    reasons = "; ".join(f"{image_id}: {reason}" for image_id, reason in empty[0].skipped[:3])
+    raise NoReadableImageError(
+        f"{unfinished[0].job.name}: none of the {count} images could be read ({reasons}). Check the files.",
+        empty[0],
     )
-    barrier()
-    result = ShardedResult(folder, manifest, up_to_date=False)
-    if is_main_rank() and len(result.skipped) == len(images):
-        reasons = "; ".join(f"{image_id}: {reason}" for image_id, reason in result.skipped[:3])
-        shutil.rmtree(folder, ignore_errors=True)
-        raise NoReadableImageError(
-            f"{name}: none of the {len(images)} images could be read ({reasons}). Check the files.", result
-        )
-    return result

@@ -21,8 +21,9 @@ from utils.core.digests import combined_digest
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.names import PRETRAINED_PREFIX
+from utils.core.reading import read_ahead
 from utils.core.records import read_run
-from utils.core.shards import SHARDS_FOLDER, read_ahead
+from utils.core.shards import SHARDS_FOLDER
 from utils.core.tables import output_file
 from utils.data.dataset import limit_rows, load_dataset
 from utils.data.images import load_pixels

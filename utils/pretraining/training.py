@@ -18,8 +18,8 @@ from models.autoencoder import Autoencoder
 from models.checkpoints import load_strictly, read_weights_file, write_weights_file
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
+from utils.core.reading import read_ahead
 from utils.core.schema import check_shape
-from utils.core.shards import read_ahead
 from utils.pretraining.muon import Muon
 from utils.pretraining.pictures import PictureStore, random_crop
 from utils.pretraining.settings import (

@@ -287,7 +287,7 @@ class FineTuner:
         import numpy as np
         import torch
 
-        from utils.core.shards import read_ahead
+        from utils.core.reading import read_ahead
 
         size = self.settings.batch_size
         order = exposure_order(

@@ -2,8 +2,10 @@
 
 import math
 from argparse import Namespace
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,13 +18,15 @@ from utils.core.errors import UserError
 from utils.core.names import HEADLINE_LOSS, STORED_LOSSES
 from utils.core.processes import is_main_rank
 from utils.core.run import Run
-from utils.core.shards import Batch, ShardedResult, Work, run_sharded
+from utils.core.shards import Batch, Job, ShardedResult, Work, run_together
 from utils.core.tables import output_file
 from utils.data.dataset import Dataset
 from utils.data.images import load_pixels
 from utils.reconstruction.examples import draw_examples, pick_examples
 from utils.reconstruction.losses import ReconstructionLosses, cached_losses, check_losses, uses_pretrained
 from utils.reconstruction.pairs import PAIR, encode_pairs, pack_pairs, pair_size
+
+MODELS_AT_ONCE = 4  # in memory: weights of full width take 120 MB each
 
 
 def check_loss_flags(args: Namespace) -> None:
@@ -49,22 +53,56 @@ def note_random_trunks(args: Namespace, run: Run) -> None:
         run.note_random(f"LPIPS and style ({', '.join(uses_pretrained(args.losses))})")
 
 
-def make_work(args: Namespace, run: Run, model: Autoencoder) -> Work:
-    """Return the function that turns a batch of images into rows of losses, with one forward pass."""
+class Originals:
+    """The batch at work and what the losses' trunks make of its originals: the same for every network that is tested.
 
-    @cache
-    def losses() -> ReconstructionLosses:  # at the first batch: a finished job needs no trunks
+    One batch is held at a time. At 224 px and a batch of 8 that is 220 MB with all losses.
+    """
+
+    def __init__(self, args: Namespace, device: torch.device) -> None:
+        self._args, self._device = args, device
+        self._values: list[np.ndarray] | None = None
+        self._images = torch.empty(0)
+        self._kept: dict[str, list] = {}
+
+    @cached_property
+    def losses(self) -> ReconstructionLosses:
+        """The losses, made at the first batch: a finished job needs no trunks."""
+        args = self._args
         return ReconstructionLosses(
-            args.losses, args.weights, run.device, args.recipe, args.seed, args.precision
+            args.losses, args.weights, self._device, args.recipe, args.seed, args.precision
         )
+
+    def of(self, values: list[np.ndarray]) -> tuple[torch.Tensor, dict[str, list]]:
+        """Return a batch's images and what is kept of them, the same for the same list."""
+        if self._values is not values:
+            self._kept = {}
+            self._images = torch.from_numpy(np.stack(values)).to(
+                self._device, memory_format=torch.channels_last
+            )
+            self._values = values
+        return self._images, self._kept
+
+
+def make_work(args: Namespace, run: Run, model: Autoencoder, originals: Originals, shared: bool) -> Work:
+    """Return the function that turns a batch of images into rows of losses, with one forward pass.
+
+    Args:
+        args: The script's arguments.
+        run: The run.
+        model: The network.
+        originals: Of the run.
+        shared: Whether another network is at the same batches, so that what the trunks make of originals is worth keeping.
+    """
 
     def work(ids: list[str], values: list[np.ndarray]) -> Batch:
         with torch.inference_mode():
-            images = torch.from_numpy(np.stack(values)).to(run.device, memory_format=torch.channels_last)
+            images, kept = originals.of(values)
             with computing_in(args.precision, run.device):
                 reconstructions = model(images)
             reconstructions = reconstructions.float()
-            computed = losses().stored(losses()(images, reconstructions))
+            losses = originals.losses
+            computed = losses.stored(losses(images, reconstructions, kept if shared else None))
             columns = {name: value.double().cpu().tolist() for name, value in computed.items()}
             check_finite(ids, columns)
             columns[PAIR] = encode_pairs(images, reconstructions)
@@ -135,8 +173,50 @@ def write_results(
     result.finish([table_path, pairs_path])
 
 
-def losses_of_model(args: Namespace, run: Run, dataset: Dataset, path: Path) -> list[tuple[str, str]]:
-    """Test one checkpoint; return the images that could not be read."""
+class _Tested(NamedTuple):
+    """A network that is tested: its name in files, its weights, what must be said of it."""
+
+    label: str
+    model: Autoencoder
+    caveats: list[str]
+
+
+def losses_of_models(
+    args: Namespace, run: Run, dataset: Dataset, paths: Sequence[Path]
+) -> list[tuple[str, str]]:
+    """Test checkpoints, `MODELS_AT_ONCE` at a time on the same batches; return the images that could not be read."""
+    originals, skipped = Originals(args, run.device), []
+    for start in range(0, len(paths), MODELS_AT_ONCE):
+        group = paths[start : start + MODELS_AT_ONCE]
+        tested, jobs = [], []
+        for path in group:
+            with run.one_model():
+                each, settings = _prepare(args, run, path)
+            tested.append(each)
+            work = make_work(args, run, each.model, originals, shared=len(group) > 1)
+            jobs.append(Job(f"test_loss_{each.label}", work, settings))
+        results = run_together(
+            jobs,
+            dataset.table[["image_id", "path"]],
+            output_path=args.output_path,
+            load=partial(load_pixels, size=args.image_size),
+            batch_size=args.batch_size,
+            workers=args.workers,
+            on_error=args.on_error,
+            overwrite=args.overwrite,
+            description=tested[0].label if len(tested) == 1 else f"{len(tested)} models",
+        )
+        for each, result in zip(tested, results, strict=True):
+            skipped += result.skipped
+            with run.one_model():
+                run.note_caveats(each.caveats)
+                if is_main_rank():
+                    write_results(args, run, dataset, each.model, each.label, result)
+    return skipped
+
+
+def _prepare(args: Namespace, run: Run, path: Path) -> tuple[_Tested, dict[str, Any]]:
+    """Load a checkpoint; return it, and everything besides the images that its losses hang on."""
     model, meta = load_autoencoder(path, run.device, args.image_size)
     model = model.to(memory_format=torch.channels_last)
     run.note_caveats(meta["caveats"])
@@ -153,19 +233,4 @@ def losses_of_model(args: Namespace, run: Run, dataset: Dataset, path: Path) -> 
         "caveat": run.caveat,
     }
     label = path.stem if args.recipe == "corrected" else f"{path.stem}_released-losses"
-    result = run_sharded(
-        f"test_loss_{label}",
-        dataset.table[["image_id", "path"]],
-        make_work(args, run, model),
-        output_path=args.output_path,
-        settings=settings,
-        load=partial(load_pixels, size=args.image_size),
-        batch_size=args.batch_size,
-        workers=args.workers,
-        on_error=args.on_error,
-        overwrite=args.overwrite,
-        description=label,
-    )
-    if is_main_rank():
-        write_results(args, run, dataset, model, label, result)
-    return result.skipped
+    return _Tested(label, model, list(meta["caveats"])), settings
