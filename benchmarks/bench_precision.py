@@ -4,8 +4,9 @@ Real photographs go through the same network in float32 and in bf16 (as --precis
 first network is the trained one that ships with this project, at the 96 px it was trained at and at 192 px, which
 ms-ssim needs; with --full-width FILE a checkpoint of full width beside it, at 96 and 224 px (`random` stands for an
 untrained one). Weights of LPIPS and style are the published ones where they are cached, else random ones, which the
-column `trunks` and the document's table say. Writes benchmarks/results/precision.csv, on which `utils/core/precision.py` rests, and its table into
-docs/method.md (with --table-only from the CSV as it is).
+column `trunks` and
+the document's table say. Writes benchmarks/results/precision.csv, on which `utils/core/precision.py` rests, and its table
+into docs/method.md (with --table-only from the CSV as it is).
 """
 
 import argparse
