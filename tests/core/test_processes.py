@@ -1,7 +1,10 @@
 """Several processes of one run: what they are told wrongly, and what they say when one of them is gone."""
 
 import os
+import re
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch.distributed  # noqa: F401  # in the parent: the forks below share it
@@ -59,3 +62,28 @@ def test_a_process_that_waits_for_a_dead_one_says_so():
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert codes == [7, 1]
+
+
+_ASKS_OPENMP = """
+import argparse, sys
+from utils.core.cli import run_script
+
+def main(args):
+    import torch
+
+run_script(main, argparse.ArgumentParser, [])
+"""
+
+
+@pytest.mark.parametrize(("given", "spins"), [(None, False), ("ACTIVE", True)])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(given, spins):
+    # What counts is what OpenMP read, which happens once, while torch is imported.
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    variables |= {"OMP_DISPLAY_ENV": "VERBOSE"} | ({"OMP_WAIT_POLICY": given} if given else {})
+    done = subprocess.run(
+        [sys.executable, "-c", _ASKS_OPENMP], capture_output=True, text=True, env=variables, check=True
+    )
+    count = re.search(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+    if count is None:
+        pytest.skip("torch's OpenMP is not GNU's, and does not tell")
+    assert (int(count[1]) > 0) == spins

@@ -28,6 +28,7 @@ from utils.core.names import (
     SEGMENTERS,
     SPLIT_BY,
 )
+from utils.core.processes import let_threads_sleep
 from utils.core.signals import Ended, ended_by_signals, follow_pipeline
 from utils.core.standing import still_stands
 from utils.core.streams import lasting_console
@@ -410,6 +411,7 @@ def run_script(
             SIGTERM.
     """
     follow_pipeline()
+    let_threads_sleep()
     parser = get_parser()
     parser.prog = Path(main.__code__.co_filename).name
     if isinstance(parser, _Parser):
