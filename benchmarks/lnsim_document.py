@@ -35,7 +35,8 @@ class Study:
         output_path: Where the stages wrote.
         data_dir: LNSIM's folder.
         network: Stem of the pretrained network.
-        fine_tuned: Stem of the network that was fine-tuned on every picture.
+        fine_tuned: Stem of the network that was fine-tuned on every picture; None where none was, and then there are neither
+            exposures nor attributions nor features.
         meta: What is known of the pretrained network (`models.checkpoints.load_autoencoder`).
         machine: ``processor, cores, threads, load``.
         command: What was typed.
@@ -44,7 +45,7 @@ class Study:
     output_path: Path
     data_dir: Path
     network: str
-    fine_tuned: str
+    fine_tuned: str | None
     meta: dict[str, Any]
     machine: dict[str, Any]
     command: str
@@ -84,8 +85,9 @@ def study_frame(study: Study) -> pd.DataFrame:
     }
     parts = [study.table("splits")[["image_id", "split"]]]
     parts += [study.table(name, study.network)[["image_id", *kept]] for name, kept in columns.items()]
-    exposures = study.table("exposures", study.fine_tuned).rename(columns={"loss": "exposure"})
-    parts.append(exposures[["image_id", "exposure"]])
+    if study.fine_tuned:
+        exposures = study.table("exposures", study.fine_tuned).rename(columns={"loss": "exposure"})
+        parts.append(exposures[["image_id", "exposure"]])
     if study.has("rivals"):
         parts.append(study.table("rivals")[["image_id", *RIVALS]])
     for part in parts:
@@ -200,7 +202,8 @@ def _opening(study: Study, frame: pd.DataFrame, ceiling: dict[str, float]) -> li
                 ],
                 [
                     "network",
-                    f"`{study.network}`: {meta['arch']}, width {meta.get('width', 1):g}, {meta['image_size']} px",
+                    f"`{study.network}`: {meta['arch']}, width {meta.get('width', 1):g}, {meta['image_size']} px"
+                    f"{_training(meta.get('pretraining'))}",
                 ],
                 [
                     "machine",
@@ -216,14 +219,29 @@ def _opening(study: Study, frame: pd.DataFrame, ceiling: dict[str, float]) -> li
     ]
 
 
+def _training(known: dict[str, Any] | None) -> str:
+    """Say how a network of stage 0 was trained and what it reached; nothing of others."""
+    if not known:
+        return ""
+    return (
+        f"; {known['parameters'] / 1e6:.1f} million weights trained from nothing on {known['pictures']:,} pictures, "
+        f"{known['epochs']} times each: {known['held_out_psnr']:.1f} dB on {known['held_out']:,} held-out ones, where "
+        f"{known['pca_components']} principal components of a block reach {known['pca_psnr']:.1f}"
+    )
+
+
 def _held_out(study: Study, frame: pd.DataFrame, table: pd.DataFrame, partial: pd.DataFrame) -> list[str]:
     error = table[table["measure"] == "mse"].iloc[0]
+    exposures = (
+        "(For the exposures a copy of it was fine-tuned on all pictures, each exposure being taken before the step it "
+        "causes.) "
+    )
     lines = [
         "## The headline: the held-out third",
         "",
         f"{len(frame):,} pictures of the test split: the network was not trained on them, nor the linear code fitted to "
-        "them. (For the exposures a copy of it was fine-tuned on all pictures, each exposure being taken before the step it "
-        f"causes.) Reconstruction error (`mse`) and memorability: rho {with_interval(error)}; {verdict(error)}, "
+        f"them. {exposures if study.fine_tuned else ''}Reconstruction error (`mse`) and memorability: rho "
+        f"{with_interval(error)}; {verdict(error)}, "
         f"q {error['q']:.2g} over the measures below. The paper reports about 0.45 on MemCat.",
         "",
         *_correlation_lines(table),
@@ -369,8 +387,7 @@ def write_document(study: Study, path: Path) -> None:
         *_opening(study, frame, ceiling),
         *_held_out(study, held_out, table, partial_correlations(held_out)),
         *_prediction(study),
-        *_features(study),
-        *_attribution(study),
+        *(_features(study) + _attribution(study) if study.fine_tuned else []),
         *_all_pictures(study, everything),
         *_times(study),
     ]

@@ -2,7 +2,8 @@
 
 Reads LNSIM as published (--data-dir) and a pretrained autoencoder: the compact one that ships with this project, or
 --checkpoint. Runs every stage by run_pipeline.py, on two networks: the pretrained one as it is, and one fine-tuned on every
-picture once, as in the paper. The pipeline skips what still stands, so a study that was killed goes on where it was.
+picture once, as in the paper (with --no-fine-tuning on the first alone, and only what needs no gradient of it). The pipeline
+skips what still stands, so a study that was killed goes on where it was.
 Writes, besides what the stages write, held_out.csv (the correlations of the test split alone, whose pictures the pretrained
 network never saw) and the document (--results).
 
@@ -29,6 +30,7 @@ from utils.core.log import log
 from utils.core.names import LOSSES
 
 FINE_TUNING_LOSS = "mse"  # of the pixels: LPIPS would need a download
+AS_IT_IS = ("autoencoder_test", "autoencoder_evaluation", "latent_analysis", "mlp_predict")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -46,6 +48,11 @@ def get_parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         help="pretrained autoencoder (default: the one that ships with this project)",
+    )
+    parser.add_argument(
+        "--no-fine-tuning",
+        action="store_true",
+        help="the network as it is: errors, codes and predicted scores, without exposures, attributions and features",
     )
     parser.add_argument("--limit", type=positive_int, metavar="N", help="only N pictures, to try it")
     parser.add_argument("--ig-steps", type=positive_int, default=50, metavar="N", help="steps (default: 50)")
@@ -80,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     if status:
         raise SystemExit(status)
-    fine_tuned = fine_tuned_model(args.output_path)
+    fine_tuned = None if args.no_fine_tuning else fine_tuned_model(args.output_path)
     study = Study(args.output_path, args.data_dir, network.stem, fine_tuned, meta, machine(), own_command())
     write_document(study, args.results)
     log.info("Wrote %s", args.results)
@@ -121,7 +128,10 @@ def pipeline_command(args: argparse.Namespace, network: Path, image_size: int) -
     flags = [str(part) for flag, value in shared.items() if value is not None for part in (flag, value)]
     extra = [f"autoencoder_finetune=--loss {FINE_TUNING_LOSS}", "mlp_predict=--error-measure mse"]
     extra.append("model_interpretation_IG=--max-doublings 3")  # --ig-steps alone would be exact
-    models = [network.name, f"{fine_tuned_name()}.pth"]
+    models = [network.name, *([] if args.no_fine_tuning else [f"{fine_tuned_name()}.pth"])]
+    if args.no_fine_tuning:
+        flags += ["--stages", *AS_IT_IS]
+        extra = [text for text in extra if text.split("=")[0] in AS_IT_IS]
     return [
         *(
             sys.executable,

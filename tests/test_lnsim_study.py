@@ -3,6 +3,7 @@
 import math
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,29 @@ def test_the_headline_is_of_the_held_out_pictures_alone(finished, monkeypatch, t
     assert "train 36, val 6, test 18" in text
     held_out = pd.read_csv(a_study.output_path / "held_out.csv").set_index("measure")
     assert held_out.at["mse", "rho"] == pytest.approx(expected)
+
+
+def test_a_network_as_it_is_has_neither_exposures_nor_what_needs_gradients(
+    finished, monkeypatch, tmp_path, arguments
+):
+    arguments.no_fine_tuning = True
+    command = study.pipeline_command(arguments, study.place_checkpoint(arguments), 96)
+    given = run_pipeline.get_parser().parse_args(command[2:])
+    assert given.model_names == ["net.pth"]
+    assert given.stages == ["autoencoder_test", "autoencoder_evaluation", "latent_analysis", "mlp_predict"]
+    assert all(text.startswith("mlp_predict=") for text in given.extra)
+
+    monkeypatch.setattr(document, "_prediction", lambda study: [])
+    known = {"parameters": 2_000_000, "pictures": 36, "epochs": 3, "held_out_psnr": 23.14, "held_out": 6}
+    known |= {"pca_components": 8, "pca_psnr": 28.66}
+    meta = {**finished[0].meta, "pretraining": known}
+    document.write_document(replace(finished[0], fine_tuned=None, meta=meta), tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "| `mse` | recon" in text
+    assert not any(word in text for word in ("xposure", "## What the pixels", "Integrated Gradients"))
+    assert (
+        "2.0 million weights trained from nothing on 36 pictures, 3 times each: 23.1 dB on 6 held-out" in text
+    )
 
 
 @pytest.mark.parametrize(
