@@ -173,6 +173,22 @@ def resamples(rows: int, ours: bool, within: bool) -> Work:
     return lambda: correlate_resampled(x, y, Resampler(rows, DRAWN, 0), strata)
 
 
+def table(rows: int) -> Work:
+    """The whole table of correlations of eight losses, its clusters (75 pictures each) left out in turn."""
+    import pandas as pd
+
+    from benchmarks.bench_statistics import made_up
+    from utils.core.device import keep_freed_memory
+    from utils.statistics.correlation_tables import correlation_rows
+
+    keep_freed_memory()
+    scores, losses_of = made_up(rows, 8)
+    names = {"H": "hits", "FA": "false_alarms", "memorability_w_fa_correction": "memorability"}
+    measures = losses_of.drop(columns="image_file")
+    frame = pd.concat([scores.rename(columns=names), measures], axis=1)
+    return lambda: correlation_rows(frame, list(measures), resamples=DRAWN, splits=10)
+
+
 def features(count: int, ours: bool) -> Work:
     """Colour, texture and structure of photographs of 500 x 375 px; plain is scikit-image's functions of those names."""
     import cv2
@@ -272,6 +288,12 @@ JOBS = {
         "row",
         (10_000, 30_000, 100_000),
         {"float32": partial(resamples, ours=True, within=True)},
+    ),
+    "table": Job(
+        f"whole table of 8 rho, clustered, {DRAWN} resamples",
+        "row",
+        (10_000, 30_000, 100_000),
+        {"float32": table},
     ),
     "features": Job("colour, texture, structure", "picture", (4, 8, 16), _both(features)),
 }
