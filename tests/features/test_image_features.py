@@ -418,3 +418,18 @@ def test_sobel_entropy_from_exact_whole_numbers(photograph):
     cells = np.floor(np.sqrt(across**2 + down**2) / features.SOBEL_BIN).astype(int)
     found = features.structure_features(grey)["sobel_entropy"]
     assert found == pytest.approx(features.entropy_bits(np.bincount(cells.ravel())), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 20, 41, 1000])
+@pytest.mark.parametrize("percent", [0, 5, 50, 95, 100])
+def test_percentiles_are_numpys_bit_for_bit(size, percent):
+    draw = np.random.default_rng(size)
+    for values in (
+        draw.normal(0, 30, size).astype(np.float32),
+        draw.integers(0, 3, size).astype(np.float32),
+    ):
+        # numpy takes the share as float32 where it is given a single number
+        assert (
+            features.percentile(values.reshape(1, -1), percent)
+            == np.percentile(values, [percent, percent])[0]
+        )

@@ -10,6 +10,7 @@ The paper names families of features, not their settings; every setting is a con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -76,10 +77,26 @@ def colourfulness(rgb: np.ndarray) -> float:
     """
     import cv2
 
-    red, green, blue = (rgb[..., channel].astype(np.float32) for channel in range(3))
-    opponents = np.stack([red - green, 0.5 * (red + green) - blue], axis=-1)
+    red, green, blue = (plane.astype(np.float32) for plane in cv2.split(rgb))
+    opponents = cv2.merge([red - green, 0.5 * (red + green) - blue])
     mean, std = cv2.meanStdDev(opponents)
     return float(np.hypot(*std.ravel()) + 0.3 * np.hypot(*mean.ravel()))
+
+
+def percentile(values: np.ndarray, percent: float) -> float:
+    """Return ``np.percentile`` of float values, bit for bit: several times quicker, since one place is sought at a time.
+
+    Args:
+        values: any shape, not empty, without NaN.
+        percent: 0 to 100; between two values it is interpolated linearly.
+    """
+    place = (values.size - 1) * (percent / 100)
+    below = math.floor(place)
+    parted = np.partition(values, below, axis=None)
+    low = parted[below]
+    high = parted[below + 1 :].min(initial=np.inf) if below + 1 < values.size else low
+    share, step = place - below, float(high - low)
+    return float(low) + step * share if share < 0.5 else float(high) - step * (1 - share)
 
 
 def colour_diversity(planes: Sequence[np.ndarray]) -> float:
@@ -110,7 +127,7 @@ def colour_features(rgb: np.ndarray) -> dict[str, float]:
     if chroma.mean(dtype=np.float64) >= MIN_MEAN_CHROMA * (1 - 1e-6):
         hue_mean, hue_std = circular_hue(hsv[..., 0], chroma)
     planes = cv2.split(lab)
-    contrast = [float(np.subtract(*np.percentile(plane, [95, 5]))) for plane in planes[1:]]
+    contrast = [percentile(plane, 95) - percentile(plane, 5) for plane in planes[1:]]
     return {
         "lab_l_mean": lab_mean[0],
         "lab_l_std": lab_std[0],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from utils.data.pixels import entropy_bits
@@ -28,9 +30,17 @@ def glcm(grey: np.ndarray, offset: tuple[int, int], levels: int = GLCM_LEVELS) -
         return None
     first = grey[max(0, -rows) : height - max(0, rows), max(0, -columns) : width - max(0, columns)]
     second = grey[max(0, rows) : height + min(0, rows), max(0, columns) : width + min(0, columns)]
-    pairs = first.astype(np.intp) * levels + second
+    pairs = first.astype(np.intp, copy=False) * levels + second
     counts = np.bincount(pairs.ravel(), minlength=levels * levels).reshape(levels, levels)
     return (counts + counts.T) / (2 * pairs.size)
+
+
+@cache
+def _grid(levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the levels, their (levels, levels) squared differences, and one more than those."""
+    grid = np.arange(levels, dtype=np.float64)
+    squared = (grid[:, None] - grid[None, :]) ** 2
+    return grid, squared, 1 + squared
 
 
 def glcm_properties(matrix: np.ndarray) -> tuple[float, float, float, float]:
@@ -43,14 +53,13 @@ def glcm_properties(matrix: np.ndarray) -> tuple[float, float, float, float]:
         Contrast in squared levels, energy in (0, 1], homogeneity in (0, 1], correlation in [-1, 1]; the
         correlation of a single grey level is undefined and NaN (scikit-image returns 1).
     """
-    grid = np.arange(len(matrix), dtype=np.float64)
-    squared = (grid[:, None] - grid[None, :]) ** 2
+    grid, squared, above = _grid(len(matrix))
     marginal = matrix.sum(axis=1)
     mean = marginal @ grid
     variance = marginal @ (grid - mean) ** 2
     contrast = float((matrix * squared).sum())
     energy = float(np.sqrt((matrix * matrix).sum()))
-    homogeneity = float((matrix / (1 + squared)).sum())
+    homogeneity = float((matrix / above).sum())
     # Symmetric, so E[(i - j)^2] = 2 var - 2 cov, and the covariance needs no second pass over the matrix.
     correlation = 1 - contrast / (2 * variance) if variance > 1e-12 else np.nan
     return contrast, energy, homogeneity, float(correlation)
@@ -58,7 +67,8 @@ def glcm_properties(matrix: np.ndarray) -> tuple[float, float, float, float]:
 
 def texture_features(grey: np.ndarray) -> dict[str, float]:
     """Texture features of one picture, (H, W) uint8; names, units and GLCM settings in `FEATURES`."""
-    matrices = [matrix for offset in GLCM_OFFSETS if (matrix := glcm(grey, offset)) is not None]
+    wide = grey.astype(np.intp)  # once for all offsets
+    matrices = [matrix for offset in GLCM_OFFSETS if (matrix := glcm(wide, offset)) is not None]
     # A single pixel has no neighbours, hence no matrix and no values.
     properties = [glcm_properties(matrix) for matrix in matrices] or [(np.nan,) * 4]
     values = np.mean(properties, axis=0)
