@@ -136,7 +136,8 @@ def _add_start_and_speed(group: argparse._ArgumentGroup) -> None:
 def main(args: argparse.Namespace) -> None:
     """Fine-tune a model for every combination of settings."""
     from models.autoencoder import check_image_size, scaled_widths
-    from utils.core.device import full_float32, keep_freed_memory, resolve_precision
+    from utils.core.device import full_float32, keep_freed_memory
+    from utils.core.precision import settle_training_precision
     from utils.core.processes import is_main_rank, world_size
     from utils.core.run import Run
     from utils.data.dataset import load_dataset
@@ -152,7 +153,7 @@ def main(args: argparse.Namespace) -> None:
     keep_freed_memory()
     full_float32()
     with Run("autoencoder_finetune", args) as run:
-        args.precision = resolve_precision(args.precision, run.device)
+        args.precision = settle_training_precision(args, run)
         dataset = load_dataset(args)
         dataset.note_on(run)
         images = stage.chosen_images(args, dataset)

@@ -18,6 +18,7 @@ from utils.core.precision import (
     RANKS_MOVE,
     refuse_reduced_precision,
     settle_precision,
+    settle_training_precision,
 )
 from utils.core.run import Run
 
@@ -97,3 +98,20 @@ def test_in_bf16_the_network_computes_so_and_else_not() -> None:
         for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
             with computing_in(name, "cpu"):
                 assert layer(values).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("asked", "units", "expected"),
+    [("auto", True, "bf16"), ("auto", False, "float32"), ("bf16", False, "bf16")],
+)
+def test_training_in_bf16_is_marked_and_auto_says_what_it_took(
+    asked, units, expected, monkeypatch, tmp_path, caplog
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units}, raising=False)
+    args = Namespace(precision=asked, output_path=tmp_path, device="cpu", seed=0)
+    with caplog.at_level(logging.INFO), Run("trial", args) as run:
+        assert settle_training_precision(args, run) == expected
+    assert run.caveats == (["network trained in bf16"] if expected == "bf16" else [])
+    said = [record.getMessage() for record in caplog.records if "--precision auto" in record.getMessage()]
+    assert len(said) == (asked == "auto")
+    assert not said or ("float32" in said[0]) == (not units)

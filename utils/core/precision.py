@@ -23,6 +23,7 @@ RANKS_MOVE: dict[str, float] = {"attribution": 0.977}
 """Outputs below it, with their rho: the lowest over trained networks in benchmarks/results/precision.csv."""
 
 BF16_CAVEAT = "networks computed in bf16"
+TRAINED_CAVEAT = "network trained in bf16"
 UNMEASURED = "what bf16 does to it has not been measured with trained weights"
 
 
@@ -52,12 +53,28 @@ def settle_precision(args: Namespace, run: "Run", outputs: Iterable[str] = (), u
         if args.precision == "bf16" and (moved or unmeasured):
             args.precision = "float32"
             log.info("--precision auto: float32, since %s.", why)
-        elif args.precision == "bf16":
-            log.info("--precision auto: bf16, for which %s has units.", run.device)
         else:
-            log.info("--precision auto: float32, since %s has no units for bf16.", run.device)
+            _say_what_auto_took(args.precision, run)
     if args.precision == "bf16":
         run.note_caveats([BF16_CAVEAT])
+
+
+def _say_what_auto_took(precision: str, run: "Run") -> None:
+    has = "bf16, for which %s has units" if precision == "bf16" else "float32, since %s has no units for bf16"
+    log.info(f"--precision auto: {has}.", run.device)
+
+
+def settle_training_precision(args: Namespace, run: "Run") -> str:
+    """Return ``float32`` or ``bf16`` for a training, say which ``auto`` took, and mark what comes of bf16.
+
+    The caveat goes into the checkpoint, and from there to all that is measured with it.
+    """
+    precision = resolve_precision(args.precision, run.device)
+    if args.precision == "auto":
+        _say_what_auto_took(precision, run)
+    if precision == "bf16":
+        run.note_caveats([TRAINED_CAVEAT])
+    return precision
 
 
 def refuse_reduced_precision(args: Namespace, what: str, why: str) -> None:

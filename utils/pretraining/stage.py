@@ -16,11 +16,11 @@ import pandas as pd
 from models.autoencoder import Autoencoder, build_autoencoder, scaled_widths
 from models.checkpoints import read_finished, save_autoencoder
 from models.initialisation import initialise
-from utils.core.device import resolve_precision
 from utils.core.digests import combined_digest
 from utils.core.errors import ImageError, UserError
 from utils.core.log import log
 from utils.core.names import PRETRAINED_PREFIX
+from utils.core.precision import settle_training_precision
 from utils.core.reading import read_ahead
 from utils.core.records import read_run
 from utils.core.shards import SHARDS_FOLDER
@@ -65,7 +65,7 @@ def settings_from(args: Namespace, run: Run) -> PretrainingSettings:
         gradient_clip=args.gradient_clip,
         batch_norm_momentum=args.batch_norm_momentum,
         frozen_share=args.frozen_share,
-        precision=resolve_precision(args.precision, run.device),
+        precision=settle_training_precision(args, run),
         split=args.split,
         held_out=args.held_out,
         seed=args.seed,
