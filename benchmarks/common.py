@@ -29,6 +29,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def machine_name() -> str:
+    """Return the processor's name without marks of trade, and its units for bf16."""
+    import torch
+
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    units = "AMX" if known.get("amx_bf16") else "AVX512-BF16" if known.get("avx512_bf16") else ""
+    name = re.sub(r"\((R|TM)\)", "", cpu_name())
+    return f"{name} with {units}" if units else name
+
+
 def describe_hardware(device: str = "cpu") -> dict[str, Any]:
     """Describe what a benchmark ran on: processor, cores used by torch, device, versions."""
     import torch

@@ -1,10 +1,14 @@
 """What the measuring of speed rests on: tiny pictures, exponents, the table."""
 
+import re
+
 import pandas as pd
 import pytest
+from conftest import PROJECT_ROOT
 from PIL import Image
 
-from benchmarks.bench import exponent, table_lines
+from benchmarks.bench import DOCUMENT, MARKS, README, brief_lines, exponent, table_lines
+from benchmarks.bench_jobs import JOBS
 from benchmarks.tiny_pictures import write_tiny_pictures
 
 
@@ -25,14 +29,56 @@ def test_the_exponent_is_that_of_the_times(power):
     assert exponent(rows) == pytest.approx(power)
 
 
-def test_the_table_states_times_per_unit_and_ratios_at_the_largest_size():
-    seconds = {"plain": 4.0, "float32": 1.0, "fast": 0.5}  # per picture
+def made_up_times(job: str, sizes: tuple[int, ...], per_unit: dict[str, float]) -> pd.DataFrame:
     rows = [
-        {"job": "forward", "side": side, "size": n, "processor_seconds": n * each, "peak_memory_mb": 100}
-        for side, each in seconds.items()
-        for n in (1, 2, 4)
+        {
+            "job": job,
+            "side": side,
+            "size": n,
+            "processor_seconds": n * each,
+            "wall_seconds": 2 * n * each,
+            "peak_memory_mb": 100.0,
+        }
+        for side, each in per_unit.items()
+        for n in sizes
     ]
-    line = table_lines(pd.DataFrame(rows))[-1]
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[1:5] == ["4 s (4 times ours)", "1 s", "--precision bf16", "0.5 s, 0.50"]
-    assert cells[6:] == ["1.00", "100 MB"]
+    return pd.DataFrame(rows)
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_states_times_per_unit_and_ratios_at_the_largest_size():
+    times = made_up_times("forward", (1, 2, 4), {"plain": 4.0, "float32": 1.0, "fast": 0.5})
+    cells = cells_of(table_lines(times)[-1])
+    assert cells[1:6] == ["4 s (4 times ours)", "1 s", "0.5 s --precision bf16", "0.50 of ours", "0.23"]
+    assert cells[7:] == ["1 s", "1.00", "100 MB"]
+    assert cells_of(brief_lines(times)[-1])[1:] == ["4 s", "1 s", "0.5 s: --precision bf16"]
+
+
+def test_without_a_faster_flag_ours_is_held_to_the_plain_recipe_and_whole_runs_are_not_divided():
+    times = made_up_times("neighbours", (1, 2, 4), {"plain": 4.0, "float32": 1.0})
+    assert cells_of(table_lines(times)[-1])[2:6] == ["1 s", "1 s", "0.25 of plain", "1"]
+    times = made_up_times("unchanged", (100, 300, 1000), {"float32": 0.001}).assign(
+        peak_memory_mb=float("nan")
+    )
+    assert cells_of(table_lines(times)[-1])[2:4] == ["1 s", "1 s"]
+    assert cells_of(table_lines(times)[-1])[-1] == ""
+
+
+@pytest.mark.parametrize(("document", "lines"), [(DOCUMENT, table_lines), (README, brief_lines)])
+def test_the_documents_hold_what_the_measurement_gives(document, lines):
+    begin, end = MARKS[document]
+    written = document.read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip().splitlines()
+    (source,) = re.findall(r"benchmarks/results/bench_\S+\.csv", written[0])
+    table = pd.read_csv(PROJECT_ROOT / source)
+    assert table["job"].isin(JOBS).all()
+    assert written[2:] == lines(table)
+
+
+def test_each_job_has_three_sizes_and_ours():
+    for job in JOBS.values():
+        assert len(set(job.sizes)) == 3
+        assert "float32" in job.sides
+        assert bool(job.fast) == ("fast" in job.sides)
