@@ -195,7 +195,8 @@ def test_residuals_are_brought_back_to_the_size_of_the_errors(variances):
     left = np.eye(n) - rest @ rest.T - 1 / n
     errors = variances[0] * members @ members.T + variances[1] * np.eye(n)
     expected = [np.trace(side @ left @ errors @ left) for side in (averaged, np.eye(n) - averaged)]
-    wanted = [np.trace(side @ errors) for side in (averaged, np.eye(n) - averaged)]
+    centre = np.eye(n) - 1 / n
+    wanted = [np.trace(side @ centre @ errors @ centre) for side in (averaged, np.eye(n) - averaged)]
     assert expected[0] < 0.7 * wanted[0], "nothing to bring back"
     draw = rng.normal(size=n)
     between, inside = averaged @ draw, draw - averaged @ draw
@@ -213,8 +214,10 @@ def test_residuals_of_single_images_are_corrected_for_degrees_of_freedom_alone()
     columns = np.random.default_rng(0).normal(size=(60, 5))
     rest = orthonormal(columns - columns.mean(axis=0))
     residual = np.random.default_rng(1).normal(size=60)
-    assert residual_scales(residual, rest, np.arange(60)) == pytest.approx((np.sqrt(60 / 54), 1))
-    assert residual_scales(residual, rest[:, :0], np.arange(60)) == pytest.approx((np.sqrt(60 / 59), 1))
+    assert residual_scales(residual, rest, np.arange(60)) == pytest.approx((np.sqrt(59 / 54), 1))
+    assert residual_scales(residual, rest[:, :0], np.arange(60)) == pytest.approx((1, 1))
+    clusters = np.repeat(np.arange(12), 5)
+    assert residual_scales(residual - residual.mean(), rest[:, :0], clusters) == pytest.approx((1, 1))
 
 
 def test_columns_that_take_every_difference_between_clusters_leave_nothing_to_scale():

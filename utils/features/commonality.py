@@ -186,7 +186,7 @@ def commonality(
 
 
 def residual_scales(residual: np.ndarray, rest: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
-    """By what to multiply residuals so that they vary between and inside clusters as the errors do.
+    """By what to multiply residuals so that they vary between and inside clusters as the centred errors do.
 
     Errors are taken as a common part of each cluster and a part of each image. Least squares on `rest` shrinks the sums of
     squares of both; what they are expected to be is linear in the two variances, which follow from the two sums found
@@ -216,11 +216,12 @@ def residual_scales(residual: np.ndarray, rest: np.ndarray, clusters: np.ndarray
     of_common = n - 2 * squares + float((((sums @ (sums.T @ sums)) * sums).sum(axis=1) / sizes).sum())
     left = n - squares - of_common
     if freedom[1] < 1e-6 or inside <= 0:  # single images, or nothing inside clusters
-        return float(np.sqrt(groups / freedom[0])), 1.0
+        return float(np.sqrt((groups - 1) / freedom[0])), 1.0
     shared, own = np.linalg.solve([[of_common, freedom[0]], [left, freedom[1]]], [between, inside])
     if shared <= 0 or own <= 0:  # no common part to be seen: what each level has lost of its own
-        return float(np.sqrt(groups / freedom[0])), float(np.sqrt((n - groups) / freedom[1]))
-    factors = np.sqrt([(n * shared + groups * own) / between, (n - groups) * own / inside])
+        return float(np.sqrt((groups - 1) / freedom[0])), float(np.sqrt((n - groups) / freedom[1]))
+    alike = n - float((sizes**2).sum()) / n  # of centred errors, as residuals are
+    factors = np.sqrt([(alike * shared + (groups - 1) * own) / between, (n - groups) * own / inside])
     return float(factors[0]), float(factors[1])
 
 
