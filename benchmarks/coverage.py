@@ -2,9 +2,9 @@
 
 Scores and measures are drawn at MemCat's structure (134 subcategories of their real sizes in 5 categories, half of each
 column's variance between subcategories) and at fewer subcategories, with known correlations; R2 and average precision of
-few independent images; and whatever else gives a p-value, under its null. Each part replaces its rows of
-benchmarks/results/coverage.csv, so that parts can be run one by one; the tables of docs/method.md are made from that file
-(--document). A share over S simulations has a standard error of sqrt(0.05 * 0.95 / S).
+few independent images; whatever else gives a p-value, under its null; and whole studies of nothing. Each part replaces its
+rows of benchmarks/results/coverage.csv, so that parts can be run one by one; the tables of docs/method.md are made from that
+file (--document). A share over S simulations has a standard error of sqrt(0.05 * 0.95 / S).
 """
 
 import argparse
@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from benchmarks import null_rates  # noqa: E402
+from benchmarks import null_rates, null_studies  # noqa: E402
 from benchmarks.common import RESULTS, cpu_name  # noqa: E402
 from benchmarks.simulated import draw_clustered, draw_confounded, memcat_sizes, population_rho  # noqa: E402
 
@@ -56,7 +56,9 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[], help="what to measure")
-    parser.add_argument("--simulations", type=int, help="(default: 500; 1000 for few, small and stages)")
+    parser.add_argument(
+        "--simulations", type=int, help="(default: 500; 1000 for few, small and stages; 100 studies)"
+    )
     parser.add_argument(
         "--divide", type=int, default=1, help="memcat: divide the sizes of subcategories by this"
     )
@@ -228,11 +230,30 @@ def stages(args: argparse.Namespace) -> Rows:
         yield from null_rates.NULLS[name](args.seed, args.simulations or 1000)
 
 
+def studies(args: argparse.Namespace) -> Rows:
+    """Whole studies of nothing: how often something in them is called a finding."""
+    logging.disable(logging.WARNING)
+    seeds = range(args.simulations or 100)
+    found = null_studies.shares(
+        [null_studies.study(null_studies.shuffled_study(seed), seed) for seed in seeds]
+    )
+    sizes = null_studies.SIZES
+    for name, (share, count) in found.items():
+        about = {
+            "statistic": name,
+            "subcategories": len(sizes),
+            "images": int(sizes.sum()),
+            "simulations": count,
+        }
+        yield about | {"rejected": share}
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "memcat": memcat,
     "few": few,
     "small": small,
     "stages": stages,
+    "studies": studies,
 }
 
 

@@ -21,6 +21,7 @@ STAGES = {
     name: CORRELATIONS[name] for name in ("statistic", "subcategories", "images", "simulations", "rejected")
 }
 STAGES["rejected_independent"] = CORRELATIONS["rejected_independent"]
+STUDIES = {"statistic": "what is found", "simulations": "of how many", "rejected": "share"}
 SMALL = {
     "images": "images",
     "simulations": "simulations",
@@ -55,6 +56,10 @@ def tables(rows: pd.DataFrame) -> str:
         "  Everything else that gives a p-value, under its null:",
         "",
         *markdown(rows[part == "stages"].assign(subcategories=_none_for_0), STAGES),
+        "",
+        "  Whole studies of nothing, 240 images in 24 subcategories, all tables of stages 3 to 8:",
+        "",
+        *markdown(rows[part == "studies"], STUDIES),
         "",
         "  R2 and average precision of few independent images:",
         "",

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.simulated import draw_clustered, gaps_of_equals, memcat_sizes
+from utils.features.commonality import commonality
 
 Row = dict[str, float | int | str]
 
@@ -99,22 +100,20 @@ def boosting(seed: int, studies: int) -> Iterator[Row]:
 
 
 def unique(seed: int, studies: int) -> Iterator[Row]:
-    """The unique variance of ten noise features beside an error that explains a third (stage 8)."""
-    from utils.features.commonality import commonality
-
+    """Unique variance (stage 8) beside an error that explains a third: of ten noise features, and of one more measure."""
     names = [f"noise{number}" for number in range(10)]
-    for sizes in (np.full(40, 10), np.full(134, 4), memcat_sizes(15)[0]):
-        p = []
+    blocks = {"error": ["error"], "ten features": names, "one measure beside eleven columns": ["one"]}
+    for sizes in (np.full(24, 10), np.full(40, 10), memcat_sizes(15)[0]):
+        found: dict[str, list[float]] = {name: [] for name in blocks if name != "error"}
         for study in range(studies):
-            columns, codes = _columns(np.random.default_rng((seed, study)), sizes, 12)
-            frame = pd.DataFrame(columns[:, :10], columns=names)
-            frame["error"] = columns[:, 10]
-            frame["memorability"] = 0.7 * columns[:, 10] + columns[:, 11]
-            rows = commonality(
-                frame, {"error": ["error"], "features": names}, codes, permutations=199, seed=study
-            )
-            p.append(rows.set_index("block").at["features", "p"])
-        yield _row("unique variance of ten features", len(sizes), int(sizes.sum()), p)
+            columns, codes = _columns(np.random.default_rng((seed, study)), sizes, 13)
+            frame = pd.DataFrame(columns, columns=[*names, "error", "memorability", "one"])
+            frame["memorability"] += 0.7 * frame["error"]
+            p = commonality(frame, blocks, codes, permutations=199, seed=study).set_index("block")["p"]
+            for name, values in found.items():
+                values.append(p[name])
+        for name, values in found.items():
+            yield _row(f"unique variance of {name}", len(sizes), int(sizes.sum()), values)
 
 
 NULLS: dict[str, Callable[[int, int], Iterator[Row]]] = {

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from benchmarks.coverage import CSV, DOCUMENT, update
 from benchmarks.coverage_document import BEGIN, END, replace_tables, tables
@@ -21,12 +22,23 @@ def test_recorded_coverage_lies_between_93_and_97_percent_and_nulls_are_rejected
     covered = recorded["coverage"].dropna()
     assert len(covered) >= 18
     assert covered.between(0.93, 0.97).all()
-    rejected = recorded[(recorded["subcategories"] != 3) & recorded["rejected"].notna()]
+    single = recorded[recorded["part"] != "studies"]
+    rejected = single[(single["subcategories"] != 3) & single["rejected"].notna()]
     assert len(rejected) >= 14
     # A share of few simulations is known to its standard error only: boosting is fitted thousands of times for one row.
     open_to = np.where(rejected["simulations"] < 200, np.sqrt(0.05 * 0.95 / rejected["simulations"]), 0.0)
     assert (rejected["rejected"] >= 0.03 - open_to).all()
-    assert (recorded["rejected"].dropna() <= 0.07).all(), "three subcategories may be cautious, never bold"
+    assert (single["rejected"].dropna() <= 0.07).all(), "three subcategories may be cautious, never bold"
+
+
+def test_recorded_studies_of_nothing_have_no_more_findings_than_allowed(recorded):
+    """And q alone, family by family, would have found something in many of them."""
+    rows = recorded[recorded["part"] == "studies"].set_index("statistic")
+    for name in ("any exploratory finding in a study", "the primary hypothesis of a study"):
+        count = rows.loc[name, "simulations"]
+        assert rows.loc[name, "rejected"] <= stats.binom.ppf(0.975, count, 0.05) / count
+    assert rows.loc["any q below 0.05 in a study", "rejected"] > 0.2
+    assert rows.loc["any q below 0.05 in a family", "rejected"] <= 0.07
 
 
 def test_tables_take_the_place_of_those_before_them(tmp_path, recorded):
