@@ -20,6 +20,8 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+PARTS = ("bootstrap", "tables", "whole_evaluation")
+
 # VmHWM and not ru_maxrss: the latter survives exec and would be at least this process's own.
 EVALUATE = """
 import runpy, sys
@@ -38,6 +40,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument(
         "--loop-resamples", type=int, default=50, help="resamples of the usual loop, per round"
+    )
+    parser.add_argument("--splits", type=int, default=50, help="random halves behind the noise ceiling")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS)
     )
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds; the median is reported")
     parser.add_argument(
@@ -94,14 +100,14 @@ def time_bootstrap(x, y, args: argparse.Namespace) -> dict[str, float]:
     """Time both bootstraps in alternating rounds, and compare them on the same draws."""
     import numpy as np
 
-    from utils.statistics.resampling import Resampler, correlate_resampled
+    from utils.statistics.resampling import FISHER, Resampler, correlate_resampled
 
     ours, loop = [], []
     for _ in range(args.rounds):
         started = time.perf_counter()
         plan = Resampler(len(x), args.resamples, 0)
         rho, samples = correlate_resampled(x[:, None], y, plan)
-        plan.interval(rho, samples, correlation=True)
+        plan.interval(rho, samples, FISHER)
         ours.append(time.perf_counter() - started)
         started = time.perf_counter()
         plain = loop_of_rows(x, y, args.loop_resamples, seed=0)
@@ -118,10 +124,13 @@ def time_bootstrap(x, y, args: argparse.Namespace) -> dict[str, float]:
 
 
 def time_tables(frame, measures: list[str], args: argparse.Namespace) -> dict[str, float]:
-    """Time each table of the evaluation by itself."""
+    """Time each table of the evaluation by itself, in processor time; the highest memory so far beside it."""
     import itertools
+    import resource
 
-    from benchmarks.common import seconds
+    import numpy as np
+
+    from utils.core.device import keep_freed_memory
     from utils.statistics.correlation_tables import (
         correlation_rows,
         correlations_by_category,
@@ -129,16 +138,28 @@ def time_tables(frame, measures: list[str], args: argparse.Namespace) -> dict[st
         paired_difference,
     )
 
+    keep_freed_memory()
     options = {"resamples": args.resamples}
     pairs = list(itertools.combinations(measures, 2))
     counts = (frame.hits, frame.false_alarms, frame.n_resp)
     works = {
-        "noise_ceiling_50_splits": lambda: noise_ceiling(*counts),
-        "correlation_rows": lambda: correlation_rows(frame, measures, **options),
-        "correlations_by_category": lambda: correlations_by_category(frame, measures, **options),
+        f"noise_ceiling_{args.splits}_splits": lambda: noise_ceiling(*counts, splits=args.splits),
+        "correlation_rows": lambda: correlation_rows(frame, measures, splits=args.splits, **options),
+        "correlations_by_category": lambda: correlations_by_category(
+            frame, measures, splits=args.splits, **options
+        ),
         "paired_difference": lambda: paired_difference(frame, pairs, **options),
     }
-    return {f"{name}_seconds": seconds(work, repeats=args.rounds, warmup=0) for name, work in works.items()}
+    found = {}
+    for name, work in works.items():
+        times = []
+        for _ in range(args.rounds):
+            started = time.process_time()
+            work()
+            times.append(time.process_time() - started)
+        found[f"{name}_processor_seconds"] = float(np.median(times))
+        found[f"{name}_peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return found
 
 
 def time_stage(scores, table, args: argparse.Namespace) -> dict[str, float | int]:
@@ -172,14 +193,13 @@ def main(args: argparse.Namespace) -> None:
     renamed = {"H": "hits", "FA": "false_alarms", "memorability_w_fa_correction": "memorability"}
     measures = [name for name in table.columns if name != "image_file"]
     frame = scores.rename(columns=renamed).assign(**{name: table[name] for name in measures})
-    figures = {
-        "images": args.images,
-        "losses": args.losses,
-        "resamples": args.resamples,
-        "bootstrap": time_bootstrap(frame.memorability.to_numpy(), frame[measures].to_numpy(), args),
-        "tables": time_tables(frame, measures, args),
-        "whole_evaluation": time_stage(scores, table, args),
+    works = {
+        "bootstrap": lambda: time_bootstrap(frame.memorability.to_numpy(), frame[measures].to_numpy(), args),
+        "tables": lambda: time_tables(frame, measures, args),
+        "whole_evaluation": lambda: time_stage(scores, table, args),
     }
+    figures = {"images": args.images, "losses": args.losses, "resamples": args.resamples}
+    figures |= {part: works[part]() for part in args.parts}
     record("statistics", figures, path=args.output)
 
 

@@ -8,7 +8,12 @@ from scipy import stats
 
 from benchmarks.simulated import draw_clustered
 from utils.statistics.clusters import find_clusters
-from utils.statistics.mixed_model import MIXED_MODEL_COLUMNS, intraclass_correlation, mixed_model_rows
+from utils.statistics.mixed_model import (
+    MIXED_MODEL_COLUMNS,
+    _fixed_covariance,
+    intraclass_correlation,
+    mixed_model_rows,
+)
 
 
 def clustered(between, within, clusters=40, size=12, seed=0, icc=0.5):
@@ -139,3 +144,17 @@ def test_a_search_that_steps_onto_singular_variances_is_left_for_another(monkeyp
     assert rows[["slope", "se", "p"]].isna().all(axis=None)
     assert not rows["converged"].any()
     assert tried == ["bfgs", "powell", "bfgs", "powell", "bfgs", "powell"]
+
+
+@pytest.mark.parametrize("variances", [(0.3, 0.1), (0.3, 0.0), (0.0, 0.0)])
+def test_the_covariance_of_slopes_is_that_of_generalised_least_squares(variances):
+    rng = np.random.default_rng(0)
+    codes = np.sort(np.arange(90) % 7)
+    design = np.column_stack([np.ones(90), rng.normal(size=(90, 2))])
+    random, spread = design[:, :2], np.diag(variances)
+    together = codes[:, None] == codes
+    total = 0.5 * np.eye(90) + together * (random @ spread @ random.T)
+    expected = np.linalg.inv(design.T @ np.linalg.solve(total, design))
+    assert _fixed_covariance(design, codes, random, spread, 0.5) == pytest.approx(
+        expected, rel=1e-9, abs=1e-12
+    )

@@ -208,9 +208,15 @@ def _fixed_covariance(
 
     statsmodels takes it from the Hessian over all parameters, which is singular where a variance is 0.
     """
-    information = np.zeros((design.shape[1], design.shape[1]))
-    for code in range(int(codes.max()) + 1):
-        x, z = design[codes == code], random[codes == code]
-        total = residual * np.eye(len(x)) + z @ variances @ z.T
-        information += x.T @ np.linalg.solve(total, x)
-    return np.linalg.pinv(information, hermitian=True)
+    clusters = int(codes.max()) + 1
+
+    def sums(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Products of the columns, summed over each cluster: (G, p, q)."""
+        cells = [[np.bincount(codes, a * b, clusters) for b in right.T] for a in left.T]
+        return np.array(cells).transpose(2, 0, 1)
+
+    # Woodbury: a matrix per cluster as small as its random effects, in place of one as large as the cluster.
+    crossed, among = sums(random, design), sums(random, random)
+    inner = residual * np.eye(random.shape[1]) + variances @ among
+    explained = crossed.transpose(0, 2, 1) @ np.linalg.solve(inner, variances @ crossed)
+    return np.linalg.pinv((design.T @ design - explained.sum(axis=0)) / residual, hermitian=True)
