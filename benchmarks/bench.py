@@ -14,6 +14,7 @@ import os
 import re
 import resource
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -224,10 +225,12 @@ def draw(table, path: Path) -> None:
             if len(rows):
                 label = JOBS[name].fast if side == "fast" else label
                 axis.plot(rows["size"], rows["processor_seconds"], color=colour, marker=marker, label=label)
-        axis.set(title=JOBS[name].label, xlabel=f"{JOBS[name].unit}s", xscale="log", yscale="log")
+        counted = "pictures" if JOBS[name].unit == "run" else f"{JOBS[name].unit}s"
+        title = textwrap.fill(JOBS[name].label, 38)
+        axis.set(title=title, xlabel=counted, xscale="log", yscale="log")
         axis.set_ylabel("processor time (s)")
         axis.title.set_fontsize(10)
-        sizes = sorted(set(table.loc[table["job"] == name, "size"]))
+        sizes = sorted({int(size) for size in table.loc[table["job"] == name, "size"]})
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
         axis.legend(fontsize=8, frameon=False)
@@ -249,7 +252,7 @@ def main(args: argparse.Namespace) -> None:
     for job in [] if args.table_only else args.jobs:
         rows = pd.DataFrame(measure(job, args.rounds))
         rows = rows.assign(threads=int(os.environ["OMP_NUM_THREADS"]), date=time.strftime("%Y-%m-%d"))
-        table = pd.concat([table[table["job"] != job], rows], ignore_index=True)
+        table = pd.concat([table[table["job"] != job], rows], ignore_index=True).astype({"size": int})
         # after each job: a stopped run keeps what it has
         table.to_csv(path, index=False, float_format="%.5g")
     draw(pd.read_csv(path), path.with_suffix(".png"))

@@ -238,7 +238,7 @@ def unchanged(count: int) -> Work:
     if not (root / "output" / "run_autoencoder_test.json").exists():
         shutil.rmtree(root, ignore_errors=True)
         prepare(root / "data", root / "output", count)
-        run_measured(commands["errors (stage 2)"])
+    run_measured(commands["errors (stage 2)"])  # also where an earlier run left it: the code may have changed
     # its highest memory cannot be told from that of this process, which started it
     return lambda: run_measured(commands["errors again, unchanged"]) | {"peak_memory_mb": None}
 
