@@ -1,5 +1,8 @@
 """Slopes within and between clusters: known ones are found, alone and together, and what cannot be fitted says so."""
 
+import itertools
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +13,8 @@ from benchmarks.simulated import draw_clustered
 from utils.statistics.clusters import find_clusters
 from utils.statistics.mixed_model import (
     MIXED_MODEL_COLUMNS,
-    _fixed_covariance,
+    _reml,
+    _Sums,
     intraclass_correlation,
     mixed_model_rows,
 )
@@ -124,37 +128,70 @@ def test_images_without_the_measure_are_left_out():
     assert (row["n"], row["clusters"]) == (360, 30)
 
 
-def test_a_search_that_steps_onto_singular_variances_is_left_for_another(monkeypatch):
-    from statsmodels.regression.mixed_linear_model import MixedLM
-
-    frame, fit, tried = clustered(0.5, 0.5), MixedLM.fit, []
-    whole = slopes(frame)
-
-    def failing(self, *args, method, **options):
-        tried.append(method)
-        if method in broken:
-            raise np.linalg.LinAlgError("Singular matrix")
-        return fit(self, *args, method=method, **options)
-
-    monkeypatch.setattr(MixedLM, "fit", failing)
-    broken = ("bfgs",)
-    np.testing.assert_allclose(slopes(frame)["slope"], whole["slope"], atol=0.05)
-    broken = ("bfgs", "powell")
-    rows = slopes(frame)
-    assert rows[["slope", "se", "p"]].isna().all(axis=None)
-    assert not rows["converged"].any()
-    assert tried == ["bfgs", "powell", "bfgs", "powell", "bfgs", "powell"]
+def dense_criterion(y, design, codes, random, ratios):
+    """Minus twice the restricted log likelihood, up to a constant, and the coefficients, by matrices of all rows."""
+    total = np.eye(len(y)) + (codes[:, None] == codes) * (random @ np.diag(ratios) @ random.T)
+    inverse = np.linalg.inv(total)
+    products = design.T @ inverse @ design
+    coefficients = np.linalg.solve(products, design.T @ inverse @ y)
+    residual = y - design @ coefficients
+    freedom = len(y) - design.shape[1]
+    variance = residual @ inverse @ residual / freedom
+    determinants = np.linalg.slogdet(total)[1] + np.linalg.slogdet(products)[1]
+    return freedom * np.log(variance) + determinants, coefficients, variance
 
 
-@pytest.mark.parametrize("variances", [(0.3, 0.1), (0.3, 0.0), (0.0, 0.0)])
-def test_the_covariance_of_slopes_is_that_of_generalised_least_squares(variances):
-    rng = np.random.default_rng(0)
-    codes = np.sort(np.arange(90) % 7)
-    design = np.column_stack([np.ones(90), rng.normal(size=(90, 2))])
-    random, spread = design[:, :2], np.diag(variances)
-    together = codes[:, None] == codes
-    total = 0.5 * np.eye(90) + together * (random @ spread @ random.T)
-    expected = np.linalg.inv(design.T @ np.linalg.solve(total, design))
-    assert _fixed_covariance(design, codes, random, spread, 0.5) == pytest.approx(
-        expected, rel=1e-9, abs=1e-12
-    )
+def columns(seed, clusters=9, size=8, within=0.4):
+    x, y, codes = draw_clustered(np.random.default_rng(seed), np.full(clusters, size), 0.5, 0.5, within)
+    means = (np.bincount(codes, x) / np.bincount(codes))[codes]
+    design = np.column_stack([np.ones(len(x)), x - means, means])
+    return y, design, codes, design[:, :2]
+
+
+@pytest.mark.parametrize("ratios", [(0.6, 0.2), (0.6, 0.0), (0.0, 0.0)])
+def test_sums_over_clusters_say_what_the_covariance_of_all_rows_says(ratios):
+    y, design, codes, random = columns(0)
+    total = np.eye(len(y)) + (codes[:, None] == codes) * (random @ np.diag(ratios) @ random.T)
+    products, log_determinant = _Sums(design, codes, random).weighted(np.array(ratios))
+    assert products == pytest.approx(design.T @ np.linalg.solve(total, design), rel=1e-9, abs=1e-9)
+    assert log_determinant == pytest.approx(np.linalg.slogdet(total)[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))  # the slopes' variance is 0 in some of them
+def test_no_other_variances_are_likelier(seed):
+    y, design, codes, random = columns(seed)
+    fitted = _reml(y, design, codes, random)
+    ratios = np.diag(fitted.random) / fitted.residual
+    best, coefficients, variance = dense_criterion(y, design, codes, random, ratios)
+    assert fitted.coefficients == pytest.approx(coefficients, abs=1e-8)
+    assert fitted.residual == pytest.approx(variance)
+    assert fitted.converged
+    grid = [0, 0.01, 0.03, 0.1, 0.3, 1, 3]
+    others = [
+        dense_criterion(y, design, codes, random, pair)[0] for pair in itertools.product(grid, repeat=2)
+    ]
+    assert best <= min(others) + 1e-6
+    assert fitted.random[0, 1] == 0
+
+
+def test_intercepts_and_slopes_are_those_of_statsmodels():
+    y, design, codes, random = columns(3, clusters=30, size=12)
+    frame = pd.DataFrame({"y": y, "inside": design[:, 1], "means": design[:, 2], "cluster": codes})
+    # As variance components, which are uncorrelated; `re_formula` would let them correlate.
+    components = {"intercept": "1", "slope": "0 + inside"}
+    model = smf.mixedlm("y ~ inside + means", frame, groups="cluster", re_formula="0", vc_formula=components)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = model.fit(reml=True)
+    fitted = _reml(y, design, codes, random)
+    assert fitted.coefficients == pytest.approx(expected.fe_params.to_numpy(), abs=1e-4)
+    assert np.sqrt(np.diag(fitted.covariance)) == pytest.approx(expected.bse_fe.to_numpy(), rel=0.01)
+    assert np.diag(fitted.random) == pytest.approx(expected.vcomp, abs=2e-3)
+    assert fitted.residual == pytest.approx(expected.scale, rel=1e-3)
+
+
+def test_a_target_that_leaves_nothing_has_not_converged():
+    _, design, codes, random = columns(0)
+    fitted = _reml(design @ [0.1, 2.0, 3.0], design, codes, random)
+    assert not fitted.converged
+    assert np.isnan(fitted.coefficients).all()

@@ -2,20 +2,21 @@
 
 Ranks of the score on ranks of the measure, parted into the subcategory's mean and the deviation from it (Mundlak 1978;
 van de Pol & Wright 2009), with a random intercept and, uncorrelated with it, a random slope of the deviation
-per subcategory (Barr, Levy, Scheepers & Tily 2013), fitted by REML (statsmodels' MixedLM).
+per subcategory (Barr, Levy, Scheepers & Tily 2013), fitted by REML from sums over clusters. statsmodels' MixedLM, which
+the tests hold it to, goes through the clusters one by one at every step of its search (minutes at 100,000 images).
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 from utils.statistics.clusters import Clustering
 from utils.statistics.resampling import MIN_CLUSTERS
@@ -34,7 +35,11 @@ MIXED_MODEL_COLUMNS = [
     *("measure", "effect", "n", "clusters", "slope", "se", "ci_low", "ci_high", "p"),
     *("sd_intercept", "sd_slope", "sd_residual", "icc", "random_slope", "converged"),
 ]
-AT_BOUNDARY = 1e-6  # a random variance below it, where ranks have variance 1
+NOTHING_LEFT = (
+    1e-12  # residual variance, where ranks have variance 1, below which the likelihood has no maximum
+)
+STARTS = (0.1, 1.0)  # of the search, for each ratio of a random variance to the residual's
+TOLERANCES = {"xatol": 1e-7, "fatol": 1e-9, "maxiter": 2000}
 MIN_BETWEEN = MIN_CLUSTERS + 1  # a line through the cluster means needs more of them than it has coefficients
 
 
@@ -159,64 +164,72 @@ def intraclass_correlation(values: np.ndarray, codes: np.ndarray) -> float:
     return float((between - within) / (between + (typical - 1) * within))
 
 
-def _reml(y: np.ndarray, design: np.ndarray, codes: np.ndarray, random: np.ndarray) -> _Fit:
-    """Fit one mixed model; whether it converged is part of the answer."""
-    from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
+class _Sums:
+    """What the likelihood needs of each cluster: products of columns, summed; the rows are not looked at again.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they say (singular, boundary, not converged) is in the table
-        model = MixedLM(y, design, groups=codes, exog_re=random)
-        # Intercepts and slopes uncorrelated (Bates, Kliegl, Vasishth & Baayen 2015): a correlation of theirs that few
-        # clusters leave undetermined would pull the slope between clusters after those inside.
-        free = MixedLMParams.from_components(
-            fe_params=np.ones(design.shape[1]), cov_re=np.eye(random.shape[1]), vcomp=np.ones(0)
-        )
-        fitted = _search(model, free)
-    if fitted is None:
+    Args:
+        columns: (n, k) columns whose products are wanted, the fixed effects' and the target's.
+        codes: (n,) cluster codes 0..G-1.
+        random: (n, r) columns with a random effect per cluster.
+    """
+
+    def __init__(self, columns: np.ndarray, codes: np.ndarray, random: np.ndarray) -> None:
+        clusters = int(codes.max()) + 1
+
+        def over_clusters(right: np.ndarray) -> np.ndarray:
+            cells = [[np.bincount(codes, a * b, clusters) for b in right.T] for a in random.T]
+            return np.array(cells).transpose(2, 0, 1)
+
+        self.plain = columns.T @ columns
+        self.crossed, self.among = over_clusters(columns), over_clusters(random)
+
+    def weighted(self, ratios: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the products of the columns through the inverse covariance of the rows, and its log determinant.
+
+        Woodbury: a matrix per cluster as small as its random effects, in place of one as large as the cluster.
+
+        Args:
+            ratios: (r,) variances of the random effects over the residual's, which counts as 1.
+        """
+        inner = np.eye(len(ratios)) + ratios[:, None] * self.among
+        explained = self.crossed.transpose(0, 2, 1) @ np.linalg.solve(inner, ratios[:, None] * self.crossed)
+        return self.plain - explained.sum(axis=0), float(np.linalg.slogdet(inner)[1].sum())
+
+
+def _reml(y: np.ndarray, design: np.ndarray, codes: np.ndarray, random: np.ndarray) -> _Fit:
+    """Fit one mixed model; whether it converged is part of the answer.
+
+    Random effects are uncorrelated (Bates, Kliegl, Vasishth & Baayen 2015): a correlation of theirs that few clusters leave
+    undetermined would pull the slope between clusters after those inside. Given the ratios of their variances to the
+    residual's, coefficients and residual variance follow, so that the likelihood is searched over the ratios alone.
+    """
+    sums = _Sums(np.column_stack([design, y]), codes, random)
+    freedom = len(y) - design.shape[1]
+
+    def solved(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+        products, log_determinant = sums.weighted(ratios)
+        a, b = products[:-1, :-1], products[:-1, -1]
+        coefficients = np.linalg.pinv(a, hermitian=True) @ b
+        return a, coefficients, (products[-1, -1] - b @ coefficients) / freedom, log_determinant
+
+    def criterion(ratios: np.ndarray) -> float:
+        a, _, residual, log_determinant = solved(ratios)
+        if residual < NOTHING_LEFT:
+            return np.inf
+        return freedom * np.log(residual) + log_determinant + np.linalg.slogdet(a)[1]
+
+    # The likelihood can have a hill on the edge, where a variance is 0, and another inside.
+    with np.errstate(invalid="ignore"):  # infinities compared, where nothing is left
+        found = [
+            optimize.minimize(
+                criterion, start, method="Nelder-Mead", bounds=[(0, None)] * len(start), options=TOLERANCES
+            )
+            for start in itertools.product(STARTS, repeat=random.shape[1])
+        ]
+    best = min(found, key=lambda result: result.fun)
+    if not (best.success and np.isfinite(best.fun)):
         q, r = design.shape[1], random.shape[1]
         return _Fit(np.full(q, np.nan), np.full((q, q), np.nan), np.full((r, r), np.nan), np.nan, False)
-    variances, residual = np.asarray(fitted.cov_re), float(fitted.scale)
-    covariance = _fixed_covariance(design, codes, random, variances, residual)
-    sound = _sound(fitted) and bool(np.isfinite(covariance).all())
-    return _Fit(np.asarray(fitted.fe_params), covariance, variances, residual, sound)
-
-
-def _search(model: Any, free: Any) -> Any | None:
-    """Maximise the likelihood; None where no way of searching ends."""
-    found = []
-    # L-BFGS can run off to an infinite likelihood, and a gradient get stuck where a variance is 0.
-    for method in ("bfgs", "powell"):
-        try:
-            fitted = model.fit(reml=True, method=method, free=free)
-        except np.linalg.LinAlgError:  # a step onto variances that cannot be inverted
-            continue
-        found.append(fitted)
-        if _sound(fitted) and np.diag(fitted.cov_re).min() >= AT_BOUNDARY:
-            break
-    sound = [fitted for fitted in found if _sound(fitted)]
-    return max(sound, key=lambda fitted: fitted.llf) if sound else next(iter(found), None)
-
-
-def _sound(fitted: Any) -> bool:
-    return bool(fitted.converged) and bool(np.isfinite(fitted.llf)) and bool(np.isfinite(fitted.cov_re).all())
-
-
-def _fixed_covariance(
-    design: np.ndarray, codes: np.ndarray, random: np.ndarray, variances: np.ndarray, residual: float
-) -> np.ndarray:
-    """Return the covariance of the fixed coefficients given the variances: generalised least squares.
-
-    statsmodels takes it from the Hessian over all parameters, which is singular where a variance is 0.
-    """
-    clusters = int(codes.max()) + 1
-
-    def sums(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Products of the columns, summed over each cluster: (G, p, q)."""
-        cells = [[np.bincount(codes, a * b, clusters) for b in right.T] for a in left.T]
-        return np.array(cells).transpose(2, 0, 1)
-
-    # Woodbury: a matrix per cluster as small as its random effects, in place of one as large as the cluster.
-    crossed, among = sums(random, design), sums(random, random)
-    inner = residual * np.eye(random.shape[1]) + variances @ among
-    explained = crossed.transpose(0, 2, 1) @ np.linalg.solve(inner, variances @ crossed)
-    return np.linalg.pinv((design.T @ design - explained.sum(axis=0)) / residual, hermitian=True)
+    a, coefficients, residual, _ = solved(best.x)
+    covariance = residual * np.linalg.pinv(a, hermitian=True)
+    return _Fit(coefficients, covariance, residual * np.diag(best.x), residual, True)
