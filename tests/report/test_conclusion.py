@@ -85,6 +85,18 @@ def test_the_answer_says_the_direction():
     assert "nan" not in undefined
 
 
+def test_what_is_there_but_as_good_as_nothing_is_called_small():
+    there = replace(MEMCAT, error=Estimate(0.056, 0.018, 0.0956), p=0.004, p_equivalence=0.01)
+    text = "ρ = 0.06 (95 % interval 0.02 to 0.10); but small: one of 0.1 or more in size is ruled out."
+    assert text in said(there)
+    assert text.replace("0.06 (", "-0.06 (").replace("0.02 to 0.10", "-0.10 to -0.02") in said(
+        replace(there, error=Estimate(-0.056, -0.0956, -0.018))
+    )
+    assert "but small" not in said(replace(there, p_equivalence=0.05))
+    assert "but small" not in said(replace(there, p_equivalence=math.nan))
+    assert "more than 99 % of the variance" in weaknesses(there)[-1]
+
+
 def test_the_question_comes_first_then_the_answer_and_how_sure_it_is():
     asked, answer, sure, within, ceiling, prediction, every = conclusion(MEMCAT)
     assert asked.endswith("was tested on 10,000 images in 5 categories by lpips-sq.")

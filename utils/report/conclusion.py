@@ -145,10 +145,12 @@ def _asked(found: Findings) -> str:
 
 
 def _answer(found: Findings) -> str:
+    ruled_out = found.p_equivalence < ALPHA
+    small = f"; but small: one of {NEGLIGIBLE} or more in size is ruled out" if ruled_out else ""
     answer = {
-        YES: f"Yes: the worse an image is reconstructed, the better it tends to be remembered, {found.error}.",
+        YES: f"Yes: the worse an image is reconstructed, the better it tends to be remembered, {found.error}{small}.",
         OPPOSITE: f"No, the other way round: the worse an image is reconstructed, the worse it tends to be remembered, "
-        f"{found.error}.",
+        f"{found.error}{small}.",
         NOTHING: f"No: as good as no correlation, {found.error}; one of {NEGLIGIBLE} or more in size is ruled out.",
         OPEN: f"Not shown: {found.error}; these images do not tell it from no correlation.",
         UNDEFINED: "No answer: the correlation is not defined for these images.",
@@ -316,5 +318,6 @@ def weaknesses(found: Findings) -> list[str]:  # long: a list of rules
     held = [text for holds, text in rules if holds]
     if found.error.known:
         left = 100 * (1 - found.error.value**2)
-        held.append(f"A correlation is no cause, and {left:.0f} % of the variance of ranks is left over.")
+        share = "more than 99" if left > 99 else f"{left:.0f}"
+        held.append(f"A correlation is no cause, and {share} % of the variance of ranks is left over.")
     return held
