@@ -57,9 +57,17 @@ def is_alive(pid):
         return False
 
 
+def hear_signals():
+    """Hear what tests in the background are deaf to: nohup and shells leave these two ignored, and a stage keeps to it."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(script, output):
     command = [sys.executable, str(script), "--output-path", str(output)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=PROJECT_ROOT)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=PROJECT_ROOT, preexec_fn=hear_signals
+    )
     wait_for((output / "pid").exists, "the start of the stage")
     return process
 
