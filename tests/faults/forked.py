@@ -46,7 +46,6 @@ _LATER = (
         "torch.distributed",
         "tqdm.auto",
         "jinja2",
-        "statsmodels.regression.mixed_linear_model",
         "cv2",
         "PIL.JpegImagePlugin",
         "PIL.PngImagePlugin",

@@ -207,12 +207,14 @@ def _reml(y: np.ndarray, design: np.ndarray, codes: np.ndarray, random: np.ndarr
     freedom = len(y) - design.shape[1]
 
     def solved(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+        """Return the design's weighted products, the coefficients, the residual variance and a log determinant."""
         products, log_determinant = sums.weighted(ratios)
         a, b = products[:-1, :-1], products[:-1, -1]
         coefficients = np.linalg.pinv(a, hermitian=True) @ b
         return a, coefficients, (products[-1, -1] - b @ coefficients) / freedom, log_determinant
 
     def criterion(ratios: np.ndarray) -> float:
+        """Return minus twice the restricted log likelihood, up to a constant."""
         a, _, residual, log_determinant = solved(ratios)
         if residual < NOTHING_LEFT:
             return np.inf
